@@ -1,0 +1,29 @@
+import { defineConfig } from "vitest/config";
+
+/** Tests that start the built command line or hold a model in memory; each project can run on its own. */
+const shared = { testTimeout: 60_000, hookTimeout: 120_000, pool: "forks" } as const;
+
+export default defineConfig({
+  test: {
+    globalSetup: ["test/global-setup.ts"],
+    projects: [
+      {
+        extends: true,
+        test: {
+          ...shared,
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/contracts/**", "test/e2e/**"],
+        },
+      },
+      {
+        extends: true,
+        test: { ...shared, name: "contract", include: ["test/contracts/**/*.test.ts"] },
+      },
+      {
+        extends: true,
+        test: { ...shared, name: "e2e", include: ["test/e2e/**/*.test.ts"], testTimeout: 240_000 },
+      },
+    ],
+  },
+});
