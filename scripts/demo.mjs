@@ -1,0 +1,9 @@
+// The one-minute tour: searches merge recipes over the bundled digit models and prints what it found.
+import { spawnSync } from "node:child_process";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const args = [join(root, "dist", "cli", "main.js"), "run", "examples/digits/experiment.yml", ...process.argv.slice(2)];
+const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" });
+process.exitCode = status ?? 1;
