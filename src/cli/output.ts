@@ -40,13 +40,16 @@ export function jsonSafe(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(jsonSafe);
   if (value instanceof Map) return jsonSafe(Object.fromEntries(value));
   if (value !== null && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, jsonSafe(member)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, member]) => [key, jsonSafe(member)]),
+    );
   }
   return value;
 }
 
 export function createOutput(options: OutputOptions): Output {
-  const color = options.color !== false && !process.env["NO_COLOR"] && process.stdout.isTTY === true;
+  const color =
+    options.color !== false && !process.env["NO_COLOR"] && process.stdout.isTTY === true;
   const json = options.json === true;
   const quiet = options.quiet === true;
   return {
@@ -102,7 +105,8 @@ export function reportError(thrown: unknown, options: OutputOptions): number {
   const place = known ? placeOf(thrown) : undefined;
   if (place !== undefined) lines.push(`  where: ${printable(place)}`);
   if (known && thrown.hint !== undefined) lines.push(`  hint: ${printable(thrown.hint)}`);
-  if (!known) lines.push("  This is a bug in mendel; please report it with the output of --verbose.");
+  if (!known)
+    lines.push("  This is a bug in mendel; please report it with the output of --verbose.");
   if (options.verbose === true || process.env["MENDEL_DEBUG"] === "1") {
     for (let cause = thrown; cause instanceof Error; cause = cause.cause) {
       lines.push(cause.stack ?? cause.message);

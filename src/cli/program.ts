@@ -1,10 +1,10 @@
 import { Command, CommanderError } from "commander";
 import { MendelError } from "../base/errors.ts";
+import { packageVersion } from "../base/package.ts";
 import { suggestion } from "../base/suggest.ts";
 import { verbs } from "./commands/index.ts";
 import { createOutput, type OutputOptions, reportError } from "./output.ts";
 import type { Verb, VerbEntry } from "./verb.ts";
-import { packageVersion } from "../base/package.ts";
 
 const DEFAULT_DB = "runs/mendel.sqlite";
 
@@ -72,7 +72,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       });
     }
     for (const command of [program, ...program.commands]) {
-      command.exitOverride().configureOutput({ writeErr: () => undefined }).showSuggestionAfterError(true);
+      command
+        .exitOverride()
+        .configureOutput({ writeErr: () => undefined })
+        .showSuggestionAfterError(true);
     }
     if (argv.length === 0) {
       process.stdout.write(program.helpInformation());

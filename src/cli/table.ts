@@ -9,7 +9,10 @@ export interface Column {
  *
  * @param rows cells as text, one row per array, as many cells as columns
  */
-export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+export function formatTable(
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+): string {
   const widths = columns.map((column, c) =>
     Math.max(column.title.length, ...rows.map((row) => (row[c] ?? "").length)),
   );

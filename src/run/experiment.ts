@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { MendelError } from "../base/errors.ts";
@@ -6,7 +6,7 @@ import { packageRoot } from "../base/package.ts";
 import { parseWithSchema } from "../base/schema.ts";
 import { suggestion } from "../base/suggest.ts";
 import { parseDuration, parseSize } from "../base/units.ts";
-import { parseYaml } from "../base/yaml.ts";
+import { parseYaml, readYaml } from "../base/yaml.ts";
 
 /** "20m" → seconds, "4G" → bytes: written as text or as a plain number. */
 const durationSeconds = z
@@ -145,8 +145,6 @@ export interface Experiment {
   readonly given: ExperimentFile;
 }
 
-const MAX_CONFIG_BYTES = 256 * 1024; // recipes and experiments are small; a larger file is a mistake or an attack
-
 /**
  * Reads an experiment file and resolves its names; opens no model and no data.
  *
@@ -156,8 +154,8 @@ const MAX_CONFIG_BYTES = 256 * 1024; // recipes and experiments are small; a lar
  */
 export function loadExperiment(path: string, changes: readonly string[] = []): Experiment {
   const file = experimentFileOf(path);
-  const parsed = parseYaml(readText(file), file);
-  for (const change of changes) applyChange(parsed.data, change);
+  const parsed = readYaml(file);
+  for (const change of changes) applyChange(parsed.value, change);
   const given = parseWithSchema(experimentSchema, parsed);
   return resolveExperiment(given, file);
 }
@@ -186,20 +184,6 @@ function experimentFileOf(path: string): string {
   return resolve(found);
 }
 
-function readText(file: string): string {
-  const bytes = readFileSync(file);
-  if (bytes.length > MAX_CONFIG_BYTES) {
-    throw new MendelError(
-      "invalid-config",
-      `${file} has ${bytes.length} bytes; at most ${MAX_CONFIG_BYTES} are read`,
-      {
-        where: { file },
-      },
-    );
-  }
-  return bytes.toString("utf8");
-}
-
 /** Applies one `a.b.c=value` assignment; the value is read as YAML. */
 function applyChange(data: unknown, change: string): void {
   const split = change.indexOf("=");
@@ -209,7 +193,7 @@ function applyChange(data: unknown, change: string): void {
     });
   }
   const keys = change.slice(0, split).split(".");
-  const value = parseYaml(change.slice(split + 1), `--set ${change}`).data;
+  const value = parseYaml(change.slice(split + 1), `--set ${change}`).value;
   let target = data as Record<string, unknown>;
   for (const key of keys.slice(0, -1)) {
     const next = Object.hasOwn(target, key) ? target[key] : undefined;
