@@ -10,13 +10,18 @@ export interface Kernels {
   /** A fresh, uninitialized, 16-byte-aligned block. @throws MendelError `resource` when the memory is used up. */
   float32(length: number): Float32Array;
   bytes(length: number): Uint8Array;
+  /** A histogram: `length` counters, all zero. */
+  counters(length: number): Uint32Array;
   /** Everything allocated after `mark` is freed by `release(mark)`. */
   mark(): number;
   release(mark: number): void;
 
-  /** out[i] = float32 of the i-th element of `raw` (f16, bf16 by value; f64 rounded to nearest even; f32 copied). */
+  /**
+   * out[i] = float32 of the i-th element of `raw` (f16, bf16 by value; f64 rounded to nearest even; f32 copied). NaN stays NaN
+   * of its sign: bf16 and f16 keep the payload, f64 becomes the quiet NaN.
+   */
   widen(dtype: "f64" | "f32" | "f16" | "bf16", raw: Uint8Array, out: Float32Array): void;
-  /** raw = out rounded to nearest even in the dtype. */
+  /** raw = values rounded to nearest even in the dtype. NaN becomes a quiet NaN of its sign. */
   narrow(dtype: "f64" | "f32" | "f16" | "bf16", values: Float32Array, raw: Uint8Array): void;
 
   fill(out: Float32Array, value: number): void;
@@ -27,9 +32,15 @@ export interface Kernels {
   axpy(a: number, x: Float32Array, out: Float32Array): void;
   /** out = x − y. */
   subtract(x: Float32Array, y: Float32Array, out: Float32Array): void;
-  /** out = float32(Σ_k w_k·x_k), accumulated in float64 in the order given, rounded once. */
+  /**
+   * out = float32(Σ_k w_k·x_k), accumulated in float64 in the order given, rounded once. Zero weights are left out, and the
+   * sum starts with its first product: a single weight of 1 copies its array bit for bit. No weights: zeros.
+   */
   weightedSum(weights: readonly number[], xs: readonly Float32Array[], out: Float32Array): void;
-  /** out = float32(base + Σ_k w_k·(x_k − base)), accumulated in float64 in the order given, rounded once. */
+  /**
+   * out = base + Σ_k w_k·(x_k − base), computed as float32(Σ_k w_k·x_k + (1 − Σ_k w_k)·base) in float64, experts in the
+   * order given, rounded once. Zero coefficients are left out, so that coefficients 1 and 0 return a parent bit for bit.
+   */
   weightedDeltaSum(
     weights: readonly number[],
     base: Float32Array,
@@ -65,7 +76,7 @@ export interface Kernels {
     out: Float32Array,
   ): void;
   /**
-   * Sign election and disjoint merge of TIES: with v_k = w_k·d_k, sign = (Σ v_k ≥ 0 ? + : −),
+   * Sign election and disjoint merge of TIES on deltas: with v_k = w_k·d_k, sign = (Σ v_k ≥ 0 ? + : −),
    * out = Σ_{sgn(v_k)=sign} v_k, divided by Σ_{sgn(v_k)=sign} w_k when `normalize` (0 → 1). Float64 inside, rounded once.
    */
   electAndMerge(
@@ -74,6 +85,23 @@ export interface Kernels {
     normalize: boolean,
     out: Float32Array,
   ): void;
+  /**
+   * TIES steps 2 to 4 without forming deltas: experts arrive as whole weights, equal to the base where they abstain.
+   * With s_k = w_k·f_k the vote of an expert is s_k·(x_k − base); over those of the elected sign (Σ ≥ 0 elects +)
+   * out = lambda·Σ s_k·x_k / N + (1 − lambda·Σ s_k / N)·base, N = Σ w_k of the agreeing (0 → 1) when `normalize`, else 1.
+   * Float64 inside, rounded once. An element that one expert owns at strength 1 is that expert's, exactly.
+   */
+  electTowards(
+    weights: readonly number[],
+    factors: readonly number[],
+    base: Float32Array,
+    xs: readonly Float32Array[],
+    normalize: boolean,
+    lambda: number,
+    out: Float32Array,
+  ): void;
+  /** out = x where mask ≠ 0, else y. */
+  selectNonzero(mask: Float32Array, x: Float32Array, y: Float32Array, out: Float32Array): void;
   /** out = float32(base + a·x) with float64 inside. */
   addScaled(base: Float32Array, a: number, x: Float32Array, out: Float32Array): void;
 }
