@@ -602,31 +602,29 @@ export class RunStore {
   }
 
   /**
-   * Finishes a queued evaluation with stored scores.
+   * Finishes a queued evaluation with stored scores; one that is finished already is left alone.
    *
    * @param from `evaluation` of `findScores`
-   * @returns the scores under the trial's own evaluator name and split
+   * @param to id of the queued evaluation
+   * @returns the scores under the evaluation's own evaluator name and split
    */
-  copyEvaluation(
-    run: number,
-    from: number,
-    to: { readonly trial: number; readonly evaluator: string; readonly split: Split },
-  ): EvaluatorRow {
-    return this.#transaction(run, () => {
-      const trialId = this.#trial(run, to.trial).trial_id;
-      const row = this.#evaluation(trialId, to.evaluator, to.split);
-      if (row.state === "queued") {
-        const { changes } = this.database
-          .prepare(
-            `UPDATE evaluation SET state = 'done', cached_from = ?, seconds = 0, finished_ms = ?
-             WHERE eval_id = ? AND EXISTS (SELECT 1 FROM evaluation WHERE eval_id = ? AND state = 'done')`,
-          )
-          .run(from, this.#now(), row.eval_id, from);
-        if (changes !== 1) throw new Error(`evaluation ${from} has no scores to copy`);
-        this.#insertScores(row.eval_id, metricsOf(this.database, from));
-      }
-      const metrics = metricsOf(this.database, row.eval_id);
-      return { evaluator: to.evaluator, split: to.split, metrics };
+  copyEvaluation(from: number, to: number): EvaluatorRow {
+    return this.#transaction(undefined, () => {
+      const { changes } = this.database
+        .prepare(
+          `UPDATE evaluation SET state = 'done', cached_from = ?, seconds = 0, finished_ms = ?
+           WHERE eval_id = ? AND state = 'queued'
+             AND EXISTS (SELECT 1 FROM evaluation WHERE eval_id = ? AND state = 'done')`,
+        )
+        .run(from, this.#now(), to, from);
+      if (changes === 1) this.#insertScores(to, metricsOf(this.database, from));
+      const row = this.database
+        .prepare<[number], { evaluator: string; split: Split }>(
+          "SELECT evaluator, split FROM evaluation WHERE eval_id = ? AND state = 'done'",
+        )
+        .get(to);
+      if (row === undefined) throw new Error(`evaluation ${from} has no scores to copy to ${to}`);
+      return { ...row, metrics: metricsOf(this.database, to) };
     });
   }
 
