@@ -22,9 +22,13 @@ export interface ModelRef {
   readonly lora?: string;
 }
 
+/** Keys that have no effect, kept as they were written so that a recipe survives reading and writing. */
+export type Extra = Readonly<Record<string, unknown>>;
+
 export interface RecipeModel {
   readonly model: ModelRef;
   readonly parameters: Settings;
+  readonly extra?: Extra;
 }
 
 export interface RecipeSource extends RecipeModel {
@@ -36,6 +40,7 @@ export interface RecipeSlice {
   readonly sources: readonly RecipeSource[];
   readonly baseModel?: ModelRef;
   readonly parameters: Settings;
+  readonly extra?: Extra;
 }
 
 export type RecipeDtype = "float32" | "float16" | "bfloat16" | "float64" | "int64";
@@ -61,4 +66,5 @@ export interface Recipe {
   readonly name?: string;
   /** Tokenizer and chat-template keys, kept as they were written. */
   readonly passthrough: Readonly<Record<string, unknown>>;
+  readonly extra?: Extra;
 }
