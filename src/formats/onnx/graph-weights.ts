@@ -56,6 +56,8 @@ interface Found {
   readonly kind: "initializer" | "constant";
   readonly tensor: OnnxTensor;
   readonly storedName: string;
+  /** `storedName` without what this program adds when it stores a weight in another dtype than the graph's. */
+  readonly baseName: string;
   readonly node?: OnnxNode;
   readonly consumers: readonly Consumer[];
   /** `Identity` nodes that forward it, in canonical order. */
@@ -90,7 +92,8 @@ export function findWeights(graph: OnnxGraph): {
     const { consumers, identities } = consumersOf(storedName, uses);
     consumers.sort(byRank);
     identities.sort((a, b) => rank.get(a)! - rank.get(b)!);
-    const item = { kind, tensor, storedName, consumers, identities };
+    const baseName = baseNameOf(storedName, uses);
+    const item = { kind, tensor, storedName, baseName, consumers, identities };
     if (isWeight(item)) found.push(node === undefined ? item : { ...item, node });
   }
   const consuming = new Map<OnnxNode, Set<number>>();
@@ -130,7 +133,18 @@ function candidates(graph: OnnxGraph): Pick<Found, "kind" | "tensor" | "storedNa
   return list;
 }
 
-function isWeight({ kind, tensor, storedName, consumers }: Found): boolean {
+/** A weight `x` that was stored in another dtype is called `x/f16` (say), and a `Cast` node makes `x` of it. */
+function baseNameOf(storedName: string, uses: ReadonlyMap<string, readonly Use[]>): string {
+  let name = storedName;
+  for (;;) {
+    const base = /^(.+)\/(?:f64|f32|f16|bf16)$/.exec(name)?.[1];
+    const cast = uses.get(name)?.some(({ node }) => node.op === "Cast" && node.outputs[0] === base);
+    if (base === undefined || cast !== true) return name;
+    name = base;
+  }
+}
+
+function isWeight({ kind, tensor, baseName, consumers }: Found): boolean {
   const { dtype, count, dims } = tensor;
   if (dtype === undefined) return false;
   if (!isFloat(dtype)) {
@@ -140,9 +154,9 @@ function isWeight({ kind, tensor, storedName, consumers }: Found): boolean {
   }
   if (kind === "constant" && (dims.length === 0 || count < minConstantElements)) return false;
   if (kind === "constant" && consumers.length === 0) return false;
-  if (isAutomaticName(storedName) && count <= 1) return false;
+  if (isAutomaticName(baseName) && count <= 1) return false;
   return consumers.length === 0
-    ? !isAutomaticName(storedName)
+    ? !isAutomaticName(baseName)
     : consumers.some(({ inner, slot }) => !isSetting(inner.op, slot));
 }
 
@@ -220,7 +234,7 @@ function nameWeights(
   uses: ReadonlyMap<string, readonly Use[]>,
 ): ReadonlyMap<string, OnnxWeight> {
   const taken = new Set(
-    found.map(({ storedName }) => storedName).filter((name) => !isAutomaticName(name)),
+    found.map(({ baseName }) => baseName).filter((name) => !isAutomaticName(name)),
   );
   for (const { identities } of found) {
     for (const { outputs } of identities) {
@@ -235,11 +249,11 @@ function nameWeights(
   };
   const named = found.map((item) => ({ item, ...nameOf(item, claim) }));
   const weights = named.map(({ item, name, namedBy }): OnnxWeight => {
-    const { kind, tensor, storedName, node, consumers } = item;
+    const { kind, tensor, storedName, baseName, node, consumers } = item;
     const first = consumers[0];
     const transposed =
       tensor.dims.length === 2 &&
-      isAutomaticName(storedName) &&
+      isAutomaticName(baseName) &&
       first !== undefined &&
       isStoredTransposed(first.inner, first.slot, first.flips);
     const forks = forksOf(item, name, taken, uses);
@@ -271,13 +285,13 @@ function nameWeights(
 }
 
 function nameOf(
-  { storedName, consumers }: Found,
+  { baseName, consumers }: Found,
   claim: (name: string) => string,
 ): Pick<ModelTensor, "name" | "namedBy"> {
-  if (!isAutomaticName(storedName)) return { name: storedName, namedBy: "file" };
+  if (!isAutomaticName(baseName)) return { name: baseName, namedBy: "file" };
   const first = consumers[0];
   const derived = first === undefined ? undefined : nameFromNode(first.inner, first.slot);
-  if (derived === undefined) return { name: claim(storedName), namedBy: "automatic" };
+  if (derived === undefined) return { name: claim(baseName), namedBy: "automatic" };
   return { name: claim(derived), namedBy: "node" };
 }
 
