@@ -408,6 +408,12 @@ export class RunStore {
         )
         .run(run, gen - SNAPSHOTS_KEPT);
     });
+    try {
+      // Keeps the log short and the file nearly complete, without waiting for readers.
+      this.database.pragma("wal_checkpoint(PASSIVE)");
+    } catch {
+      // The generation is safe in the log; a disk that is full will say so at the next write.
+    }
   }
 
   /** Optimizer state after the last closed generation, verified by digest; undefined before the first. */

@@ -130,7 +130,7 @@ CREATE INDEX evaluation_reuse ON evaluation(eval_key) WHERE state='done';
 CREATE INDEX evaluation_progress ON evaluation(run_id, split, trial_id, state);
 CREATE INDEX evaluation_finished ON evaluation(run_id, finished_ms) WHERE finished_ms IS NOT NULL;
 CREATE INDEX evaluation_failed ON evaluation(run_id, failure) WHERE state='failed';
-CREATE INDEX evaluation_cached ON evaluation(cached_from) WHERE cached_from IS NOT NULL;
+CREATE INDEX evaluation_cached ON evaluation(run_id, trial_id) WHERE cached_from IS NOT NULL;
 
 CREATE TABLE score(
   eval_id INTEGER NOT NULL REFERENCES evaluation,
@@ -165,6 +165,7 @@ CREATE TABLE fitness(
   CHECK((kind = 'finite') = (reason IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX fitness_rank ON fitness(run_id, split, value DESC, trial_id) WHERE kind='finite';
+CREATE INDEX fitness_failed ON fitness(run_id, split, trial_id) WHERE kind='nan';
 
 CREATE TABLE objective(
   trial_id INTEGER NOT NULL REFERENCES trial,
