@@ -85,6 +85,11 @@ export interface MergeMethod {
   readonly reference: string;
   /** `required`: must have one and it is not counted as an input; `optional`; `none`: a base is refused. */
   readonly base: "required" | "optional" | "none";
+  /**
+   * What a `base_model` that is not listed under `models` means to a method without a base: an `input` like the others
+   * (mergekit's rule, the default), or only the `donor` of copied tensors.
+   */
+  readonly unlistedBase?: "input" | "donor";
   /** Allowed number of inputs besides the base, inclusive. */
   readonly inputs: readonly [number, number];
   readonly parameters: readonly MethodParameter[];
