@@ -17,6 +17,16 @@ const dtypes: ReadonlyMap<string, Dtype> = new Map(
   (Object.keys(dtypeBytes) as Dtype[]).map((dtype) => [dtype.toUpperCase(), dtype]),
 );
 
+/** A model in safetensors files, opened for reading. */
+export interface SafetensorsReader extends ModelReader {
+  /** Oddities that do not make the model unusable. */
+  readonly warnings: readonly string[];
+  /** The file that holds a tensor. */
+  readonly fileOf: ReadonlyMap<string, string>;
+  /** Bytes of all tensors together. */
+  readonly dataBytes: number;
+}
+
 /** Where a tensor's elements lie. */
 interface Location {
   readonly file: RandomAccessFile;
@@ -30,7 +40,7 @@ interface Location {
  *
  * @throws MendelError `not-found`; `invalid-file` for a damaged or hostile file; `unsupported` for a dtype that cannot be merged
  */
-export function openSafetensors(path: string, limits: SafetensorsLimits = {}): ModelReader {
+export function openSafetensors(path: string, limits: SafetensorsLimits = {}): SafetensorsReader {
   return openSafetensorsFiles(path, "safetensors", [resolve(path)], limits);
 }
 
@@ -44,7 +54,7 @@ export function openSafetensorsFiles(
   format: "safetensors" | "hf" | "lora",
   files: readonly string[],
   limits: SafetensorsLimits = {},
-): ModelReader & { readonly warnings: readonly string[] } {
+): SafetensorsReader {
   const opened: RandomAccessFile[] = [];
   const close = (): void => {
     for (const file of opened) file.close();
@@ -81,6 +91,8 @@ export function openSafetensorsFiles(
       // fromEntries defines members, so that a key "__proto__" stays an ordinary one.
       metadata: Object.fromEntries(metadata),
       warnings,
+      fileOf: new Map([...locations].map(([name, { file }]) => [name, file.path])),
+      dataBytes: [...locations.values()].reduce((sum, { bytes }) => sum + bytes, 0),
       read: (name, start, target) => readElements(path, locations, name, start, target),
       close,
     };

@@ -42,6 +42,8 @@ export interface ModelReader {
   readonly tensors: ReadonlyMap<string, ModelTensor>;
   /** Free-form metadata of the file (safetensors `__metadata__`, ONNX `metadata_props`). */
   readonly metadata: Readonly<Record<string, string>>;
+  /** Oddities that do not make the model unusable. */
+  readonly warnings?: readonly string[];
   /**
    * Fills `target` with the tensor's elements in logical layout (row-major), stored dtype, little-endian, from flat
    * element `start` on. `target` is a byte view of whole elements; it must not run past the tensor's end.
