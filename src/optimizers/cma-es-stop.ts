@@ -1,4 +1,4 @@
-import type { CmaParameters, CmaState } from "./cma-es.ts";
+import type { CmaParameters, CmaState } from "./cma-update.ts";
 
 /** What the stop criteria remember of a run, oldest first. */
 export interface CmaHistory {

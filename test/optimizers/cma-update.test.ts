@@ -10,7 +10,7 @@ import {
   cmaSteps,
   cmaUpdate,
   mahalanobis,
-} from "../../src/optimizers/cma-es.ts";
+} from "../../src/optimizers/cma-update.ts";
 
 interface GoldenRun {
   readonly constants: {
