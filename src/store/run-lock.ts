@@ -16,6 +16,9 @@ const driverSchema = z.object({
   startedMs: z.number(),
 });
 
+/** Connections whose transactions are the locks: one that nobody refers to would be collected, and its lock with it. */
+const heldLocks = new Set<Database.Database>();
+
 /** The right to drive one run. It ends with `release` or with the process, however that ends. */
 export interface RunLock {
   release(): void;
@@ -74,7 +77,13 @@ export function acquireRunLock(
   writeFileSync(`${holder}.tmp`, JSON.stringify(driver), { mode: 0o600 });
   renameSync(`${holder}.tmp`, holder);
   const held = database;
-  return { release: () => held.close() };
+  heldLocks.add(held);
+  return {
+    release: () => {
+      heldLocks.delete(held);
+      held.close();
+    },
+  };
 }
 
 /** Who drives a run now, or undefined when nobody does. Takes no lock and creates no file. */
