@@ -74,7 +74,11 @@ export function lineage(
       for (const id of level) depths.set(id, depth);
     }
     const ids = JSON.stringify([...depths.keys()]);
-    return { nodes: nodesOf(database, run, ids, depths), edges: edgesOf(database, ids), truncated };
+    return {
+      nodes: nodesOf(database, run, ids, depths),
+      edges: edgesOf(database, ids, depths),
+      truncated,
+    };
   });
 }
 
@@ -98,7 +102,7 @@ function nodesOf(
       }
     >(
       `SELECT t.trial_id, t.number, t.origin, t.label, t.gen, t.operator, f.value AS fitness
-       FROM json_each(?) wanted JOIN trial t ON t.trial_id = wanted.value
+       FROM json_each(?) wanted CROSS JOIN trial t ON t.trial_id = wanted.value
        LEFT JOIN fitness f ON f.trial_id = t.trial_id AND f.split = 'search'`,
     )
     .all(ids)
@@ -116,14 +120,19 @@ function nodesOf(
     .sort((a, b) => a.depth - b.depth || a.number - b.number);
 }
 
-function edgesOf(database: Connection, ids: string): LineageEdge[] {
+function edgesOf(
+  database: Connection,
+  ids: string,
+  depths: ReadonlyMap<number, number>,
+): LineageEdge[] {
   return database
-    .prepare<{ ids: string }, LineageEdge>(
-      `SELECT c.number AS child, p.number AS parent, e.ord AS "order"
-       FROM json_each(:ids) wanted JOIN parent e ON e.child = wanted.value
+    .prepare<[string], LineageEdge & { readonly parentId: number }>(
+      `SELECT c.number AS child, p.number AS parent, e.ord AS "order", e.parent AS parentId
+       FROM json_each(?) wanted CROSS JOIN parent e ON e.child = wanted.value
        JOIN trial c ON c.trial_id = e.child JOIN trial p ON p.trial_id = e.parent
-       WHERE e.parent IN (SELECT value FROM json_each(:ids))
        ORDER BY c.number, e.ord`,
     )
-    .all({ ids });
+    .all(ids)
+    .filter(({ parentId }) => depths.has(parentId))
+    .map(({ child, parent, order }) => ({ child, parent, order }));
 }

@@ -25,15 +25,16 @@ export function paretoFront(
   const all =
     origin === "all" ? conditions : [...conditions, { sql: "t.origin = ?", bindings: [origin] }];
   const rows = database
-    .prepare<(string | number)[], { trialId: number; number: number; value: number }>(
-      `SELECT t.trial_id AS trialId, t.number AS number, o.value AS value
+    .prepare<(string | number)[], [trialId: number, number: number, value: number]>(
+      `SELECT t.trial_id, t.number, o.value
        FROM trial t JOIN objective o ON o.trial_id = t.trial_id AND o.split = ?
        WHERE t.run_id = ? ${all.map(({ sql }) => `AND ${sql}`).join("\n")}
        ORDER BY t.number, o.objective`,
     )
+    .raw()
     .all(split, runId, ...all.flatMap(({ bindings }) => bindings));
   const points: { trialId: number; number: number; values: number[] }[] = [];
-  for (const { trialId, number, value } of rows) {
+  for (const [trialId, number, value] of rows) {
     const last = points.at(-1);
     if (last?.trialId === trialId) last.values.push(value);
     else points.push({ trialId, number, values: [value] });
@@ -42,26 +43,34 @@ export function paretoFront(
 }
 
 /**
- * The non-dominated points, ordered by the first objective, best first. Of points that are equal in every objective the
- * one with the lowest number stays.
+ * The non-dominated points, ordered by the first objective, then the next, best first. Of points that are equal in every
+ * objective the first stays.
  *
- * After sorting by objectives in turn, a point can only be dominated by an earlier one, and then by one of the front: so
- * each is compared with the front alone.
+ * The front of the points seen so far is kept: a new point that one of them covers is dropped, else it drops those it
+ * covers. Fronts are short beside the number of points, so this is cheaper than sorting them all.
  */
 export function nonDominated(points: readonly ParetoPoint[]): ParetoPoint[] {
-  const sorted = [...points].sort((a, b) => {
-    for (let i = 0; i < a.values.length; i++) {
-      const difference = (b.values[i] ?? 0) - (a.values[i] ?? 0);
-      if (difference !== 0) return difference;
-    }
-    return a.number - b.number;
-  });
-  const front: ParetoPoint[] = [];
-  for (const point of sorted) {
-    const covered = front.some((other) =>
-      other.values.every((value, i) => value >= (point.values[i] ?? 0)),
-    );
-    if (!covered) front.push(point);
+  let front: ParetoPoint[] = [];
+  for (const point of points) {
+    if (front.some((other) => covers(other, point))) continue;
+    front = front.filter((other) => !covers(point, other));
+    front.push(point);
   }
-  return front;
+  return front.sort(byObjectives);
+}
+
+/** At least as good in every objective. */
+function covers(a: ParetoPoint, b: ParetoPoint): boolean {
+  for (let i = 0; i < a.values.length; i++) {
+    if (a.values[i]! < b.values[i]!) return false;
+  }
+  return true;
+}
+
+function byObjectives(a: ParetoPoint, b: ParetoPoint): number {
+  for (let i = 0; i < a.values.length; i++) {
+    const difference = b.values[i]! - a.values[i]!;
+    if (difference !== 0) return difference;
+  }
+  return 0;
 }
