@@ -47,3 +47,13 @@ export function asFile<T>(bytes: Uint8Array, use: (path: string) => T): T {
     return use(path);
   });
 }
+
+/** As `inFolder`, for work that takes its time. */
+export async function inFolderAsync<T>(use: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), "mendel-formats-"));
+  try {
+    return await use(folder);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
