@@ -5,6 +5,7 @@ import type { Recipe } from "../recipes/recipe.ts";
 export interface MethodFacts {
   readonly name: string;
   readonly base: "required" | "optional" | "none";
+  /** Allowed number of inputs besides the base, inclusive. */
   readonly inputs: readonly [number, number];
   readonly parameters: readonly {
     readonly name: string;
@@ -28,9 +29,13 @@ export interface SpaceContext {
   readonly base: string | undefined;
   /** Logical names of the tensors that would be merged, in natural order. */
   readonly tensors: readonly string[];
+  /** Logical names of tensors that matching already copies because of the space's own freeze patterns. */
+  readonly frozen?: readonly string[];
   readonly methods: readonly MethodFacts[];
   /** Seed of random masks. */
   readonly seed: number;
+  /** Passed on to every recipe. */
+  readonly compat?: "mergekit";
 }
 
 /** One gene of a genome, decoded, for people. */
@@ -46,6 +51,8 @@ export interface Space {
   readonly title: string;
   /** Kind of genome it decodes. */
   readonly genome: Genome["kind"];
+  /** Short names of the models whose weights are mixed, in the order of `segments` coefficients; without a task-vector base. */
+  readonly models: readonly string[];
   /** Axis names such as "weight[rotate, layers.0]"; empty for `segments`. */
   readonly axes: readonly string[];
   readonly start: readonly number[];
