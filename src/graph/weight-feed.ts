@@ -3,16 +3,18 @@ import type { OnnxTensor } from "../formats/onnx/onnx-graph.ts";
 import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import {
   assemble,
+  embedHidden,
   type NewData,
   type Piece,
   piecesLength,
   planWeights,
   rewriteModel,
+  storedChunks,
   tensorBody,
   valueInfo,
   type WeightPlan,
 } from "../formats/onnx/rewrite-model.ts";
-import { maxSingleFileBytes, storedChunks } from "../formats/onnx/write-onnx.ts";
+import { maxSingleFileBytes } from "../formats/onnx/write-onnx.ts";
 import { type Dtype, dtypeBytes } from "../tensors/dtype.ts";
 import type { Shape } from "../tensors/shape.ts";
 
@@ -50,7 +52,10 @@ export interface WeightFeed {
   /** In the order asked for. */
   readonly tensors: readonly FedTensor[];
   readonly slabBytes: number;
-  /** Session feed: the name under which the slab goes into `externalData`, together with `externalData` below. */
+  /**
+   * Session feed: the name under which the slab goes into `SessionOptions.externalData`, together with `externalData`
+   * below. Undefined for the input feed and when nothing is fed.
+   */
   readonly weightsPath: string | undefined;
   /** Weights that stay as they are but do not fit into one model message. Usually empty. */
   readonly externalData: readonly MemoryFile[];
@@ -64,6 +69,9 @@ export interface WeightFeedOptions {
   readonly embedLimit?: number;
 }
 
+/** Names of in-memory files. All other external data is embedded, so nothing can clash. */
+const weightsName = "mendel-weights";
+const restName = "mendel-rest";
 /** Cache-line alignment suits SIMD kernels and ONNX Runtime alike. */
 const slabAlignment = 64;
 /** In-memory files are filled up to this size (a larger tensor gets one of its own). */
@@ -120,7 +128,7 @@ export function buildWeightFeed(reader: OnnxReader, options: WeightFeedOptions):
     feed: options.feed,
     model: assemble(reader.graph.source, pieces),
     ...feed,
-    externalData: [...memory.map(fillFile(reader)), ...hiddenFiles(reader)],
+    externalData: memory.map(fillFile(reader)),
   };
 }
 
@@ -132,8 +140,6 @@ interface PlannedFile {
 
 function layOut(reader: OnnxReader, feed: FeedKind, names: readonly string[], move: boolean) {
   const { plans, nodes } = planWeights(reader, names);
-  const prefix = freePrefix(reader);
-  const weightsPath = feed === "session" ? `${prefix}-weights` : undefined;
   const inputs = new Set(reader.graph.graph.inputs.map((value) => value.name));
   // Before IR version 4 every initializer had to be listed among the inputs.
   const listed = feed === "inputs" || reader.graph.irVersion < 4;
@@ -150,26 +156,42 @@ function layOut(reader: OnnxReader, feed: FeedKind, names: readonly string[], mo
     if (listed && !inputs.has(fed.graphName)) {
       addInputs.push(valueInfo(fed.graphName, fed.dtype, fed.shape));
     }
-    if (weightsPath === undefined) {
+    if (feed === "inputs") {
       if (plan.inPlace) initializers.set(tensor, null);
       continue;
     }
-    const body = tensorBody(tensor, fed.graphName, tensor.dataType, {
-      kind: "external",
-      location: weightsPath,
-      offset: fed.offset,
-      length: fed.byteLength,
-    });
+    // An external tensor of no bytes is refused at run time.
+    const data: NewData =
+      fed.byteLength === 0
+        ? { kind: "embedded", bytes: { length: 0, chunks: () => [] } }
+        : {
+            kind: "external",
+            location: weightsName,
+            offset: fed.offset,
+            length: fed.byteLength,
+          };
+    const body = tensorBody(tensor, fed.graphName, tensor.dataType, data);
     if (plan.inPlace) initializers.set(tensor, body);
     else addInitializers.push(body);
   }
   const memory: PlannedFile[] = [];
   for (const tensor of reader.graph.graph.initializers) {
     if (initializers.has(tensor)) continue;
-    const body = untouched(reader, tensor, move ? memory : undefined, prefix);
+    const body = untouched(reader, tensor, move ? memory : undefined);
     if (body !== undefined) initializers.set(tensor, body);
   }
-  const edit = { initializers, nodes, addInitializers, addInputs, addNodes: [], metadata: {} };
+  const hidden = embedHidden(reader);
+  const edit = {
+    initializers,
+    hidden,
+    nodes,
+    addInitializers,
+    addInputs,
+    addNodes: [],
+    metadata: {},
+  };
+  // ONNX Runtime refuses an empty in-memory file.
+  const weightsPath = feed === "session" && slabBytes > 0 ? weightsName : undefined;
   return { pieces: rewriteModel(reader.graph, edit), tensors, slabBytes, weightsPath, memory };
 }
 
@@ -190,7 +212,6 @@ function untouched(
   reader: OnnxReader,
   tensor: OnnxTensor,
   memory: PlannedFile[] | undefined,
-  prefix: string,
 ): readonly Piece[] | undefined {
   const { kind } = tensor.data;
   if (kind === "typed") return undefined;
@@ -201,7 +222,7 @@ function untouched(
   }
   let file = memory.at(-1);
   if (file === undefined || file.size + bytes.length > memoryFileBytes) {
-    file = { path: `${prefix}-rest-${memory.length}`, tensors: [], size: 0 };
+    file = { path: `${restName}-${memory.length}`, tensors: [], size: 0 };
     memory.push(file);
   }
   const offset = Math.ceil(file.size / slabAlignment) * slabAlignment;
@@ -225,25 +246,4 @@ function fillFile(reader: OnnxReader): (file: PlannedFile) => MemoryFile {
     }
     return { path, data };
   };
-}
-
-/** Data files of tensors inside subgraphs and functions, whole, under the names the model uses. */
-function hiddenFiles(reader: OnnxReader): MemoryFile[] {
-  const files = new Map<string, MemoryFile>();
-  for (const tensor of reader.graph.hidden) {
-    const place = reader.external.get(tensor);
-    if (place === undefined || files.has(place.location)) continue;
-    const data = new Uint8Array(place.file.size);
-    place.file.read(0, data);
-    files.set(place.location, { path: place.location, data });
-  }
-  return [...files.values()];
-}
-
-/** A name for in-memory files that no external tensor of the model uses. */
-function freePrefix(reader: OnnxReader): string {
-  const locations = [...reader.external.values()].map((place) => place.location);
-  let prefix = "mendel";
-  while (locations.some((location) => location.startsWith(prefix))) prefix += "-";
-  return prefix;
 }

@@ -1,4 +1,4 @@
-import { lstatSync, realpathSync } from "node:fs";
+import { lstatSync, realpathSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import type { MendelError } from "../../base/errors.ts";
 import { messageOf } from "../../base/errors.ts";
@@ -142,13 +142,19 @@ function openInside(
   let path = root;
   for (const segment of location.split("/")) {
     path = join(path, segment);
-    const stat = lstatSync(path, { throwIfNoEntry: false });
+    let stat: Stats | undefined;
+    try {
+      stat = lstatSync(path, { throwIfNoEntry: false });
+    } catch (error) {
+      throw fail(`the external data file ${shown} cannot be reached: ${messageOf(error)}`);
+    }
     if (stat === undefined) throw fail(`the external data file ${shown} does not exist`);
     if (stat.isSymbolicLink()) {
       throw fail(`the external data location ${shown} goes through a symbolic link`);
     }
   }
-  const before = lstatSync(path, { bigint: true });
+  const before = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  if (before === undefined) throw fail(`the external data file ${shown} has just gone`);
   if (!before.isFile()) throw fail(`the external data location ${shown} is not a regular file`);
   if (before.nlink !== 1n && options.allowHardLinks !== true) {
     throw fail(`the external data file ${shown} has ${before.nlink} hard links`);
@@ -161,11 +167,19 @@ function openInside(
   }
   const same = file.device === before.dev && file.inode === before.ino;
   // Folders on the way may have been swapped between the check and the opening.
-  if (!same || file.links !== before.nlink || realpathSync(path) !== path) {
+  if (!same || file.links !== before.nlink || realPathOf(path) !== path) {
     file.close();
     throw fail(`the external data file ${shown} changed while it was being opened`);
   }
   return file;
+}
+
+function realPathOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 function checkExtent(

@@ -53,6 +53,7 @@ export interface NodeSpec {
   readonly name?: string;
   readonly domain?: string;
   readonly attributes?: Readonly<Record<string, AttributeSpec>>;
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 export interface ValueSpec {
@@ -130,6 +131,9 @@ export function encodeNode(node: NodeSpec): Uint8Array {
       encodeBytes(nodeField.attribute, encodeAttribute(name, value)),
     ),
     ...(node.domain === undefined ? [] : [encodeBytes(nodeField.domain, node.domain)]),
+    ...Object.entries(node.metadata ?? {}).map(([key, value]) =>
+      encodeBytes(nodeField.metadataProps, encodeEntry(key, value)),
+    ),
   ]);
 }
 

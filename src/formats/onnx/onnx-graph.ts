@@ -50,6 +50,8 @@ export interface OnnxTensor {
   readonly data: TensorData;
   /** How messages call it: its name, or where it sits. */
   readonly label: string;
+  /** The field that holds the message. */
+  readonly field: WireField;
   /** Fields of the message, in file order. */
   readonly fields: readonly WireField[];
 }
@@ -518,7 +520,7 @@ class ModelParser {
       fail,
     });
     const dtype = dtypeOfDataType(dataType);
-    const tensor = { name, dataType, dtype, dims, count, data, label, fields };
+    const tensor = { name, dataType, dtype, dims, count, data, label, field, fields };
     this.#tensors.push(tensor);
     return tensor;
   }

@@ -55,6 +55,8 @@ export function fieldOf(number: number, body: readonly Piece[]): Piece[] {
 export interface ModelEdit {
   /** New bodies of initializers of the main graph; null removes one. */
   readonly initializers: ReadonlyMap<OnnxTensor, readonly Piece[] | null>;
+  /** New bodies of tensors anywhere else: in subgraphs, functions, sparse initializers. */
+  readonly hidden: ReadonlyMap<OnnxTensor, readonly Piece[]>;
   /** New bodies of nodes of the main graph; null removes one. */
   readonly nodes: ReadonlyMap<OnnxNode, readonly Piece[] | null>;
   /** Bodies of additional initializers, inputs and nodes; nodes are put first. */
@@ -65,27 +67,18 @@ export interface ModelEdit {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-export const emptyEdit: ModelEdit = {
-  initializers: new Map(),
-  nodes: new Map(),
-  addInitializers: [],
-  addInputs: [],
-  addNodes: [],
-  metadata: {},
-};
-
 /** The model's bytes after an edit. Fields this program does not know are carried over. */
 export function rewriteModel(model: OnnxModel, edit: ModelEdit): Piece[] {
-  const graph = rewriteGraph(model, edit);
-  const keys = Object.keys(edit.metadata);
-  if (graph === undefined && keys.length === 0) return [{ start: 0, end: model.source.size }];
   const wire = new WireReader(model.source);
+  const copy = copier(wire, edit.hidden);
+  const graph = rewriteGraph(model, edit, copy);
+  const keys = Object.keys(edit.metadata);
   const pieces: Piece[] = [];
   for (const field of model.fields) {
     if (field.number === modelField.graph && graph !== undefined) {
       pieces.push(...fieldOf(modelField.graph, graph));
     } else if (field.number !== modelField.metadataProps || !keys.includes(keyOf(wire, field))) {
-      pieces.push({ start: field.start, end: field.end });
+      pieces.push(...copy(field));
     }
   }
   for (const key of keys) {
@@ -98,7 +91,12 @@ export function rewriteModel(model: OnnxModel, edit: ModelEdit): Piece[] {
   return joinSpans(pieces);
 }
 
-function rewriteGraph(model: OnnxModel, edit: ModelEdit): Piece[] | undefined {
+/** The new graph, or undefined when the edit does not touch it directly. */
+function rewriteGraph(
+  model: OnnxModel,
+  edit: ModelEdit,
+  copy: (field: WireField) => Piece[],
+): Piece[] | undefined {
   const { initializers, nodes, addInitializers, addInputs, addNodes } = edit;
   const added = addInitializers.length + addInputs.length + addNodes.length;
   if (initializers.size + nodes.size + added === 0) return undefined;
@@ -112,12 +110,32 @@ function rewriteGraph(model: OnnxModel, edit: ModelEdit): Piece[] | undefined {
       body = initializers.get(model.graph.initializers[initializer++]!);
     }
     if (body === null) continue;
-    if (body === undefined) pieces.push({ start: field.start, end: field.end });
-    else pieces.push(...fieldOf(field.number, body));
+    pieces.push(...(body === undefined ? copy(field) : fieldOf(field.number, body)));
   }
   for (const body of addInitializers) pieces.push(...fieldOf(graphField.initializer, body));
   for (const input of addInputs) pieces.push(encodeBytes(graphField.input, input));
   return joinSpans(pieces);
+}
+
+/**
+ * Copies fields, replacing tensors that lie somewhere inside. No schema is needed on the way down: only a field that
+ * contains a replaced tensor is opened, and that is a message.
+ */
+function copier(
+  wire: WireReader,
+  replaced: ReadonlyMap<OnnxTensor, readonly Piece[]>,
+): (field: WireField) => Piece[] {
+  const bodies = new Map([...replaced].map(([tensor, body]) => [tensor.field.start, body]));
+  const starts = [...bodies.keys()].sort((a, b) => a - b);
+  const copy = (field: WireField): Piece[] => {
+    const body = bodies.get(field.start);
+    if (body !== undefined) return fieldOf(field.number, body);
+    const touched = starts.some((start) => start > field.start && start < field.end);
+    if (!touched) return [{ start: field.start, end: field.end }];
+    const parts = [...wire.fields(bodyOf(field))].flatMap(copy);
+    return fieldOf(field.number, joinSpans(parts));
+  };
+  return copy;
 }
 
 function keyOf(wire: WireReader, entry: WireField): string {
@@ -224,7 +242,8 @@ export function tensorBody(
   const pieces: Piece[] = tensor.fields
     .filter((field) => !replacedFields.has(field.number))
     .map(({ start, end }) => ({ start, end }));
-  pieces.push(encodeNumber(tensorField.dataType, dataType), encodeBytes(tensorField.name, name));
+  pieces.push(encodeNumber(tensorField.dataType, dataType));
+  if (name !== "") pieces.push(encodeBytes(tensorField.name, name));
   if (data.kind === "embedded") {
     pieces.push(encodeHead(tensorField.rawData, data.bytes.length), data.bytes);
     return pieces;
@@ -240,6 +259,39 @@ export function tensorBody(
   }
   pieces.push(encodeNumber(tensorField.dataLocation, 1));
   return pieces;
+}
+
+/** The tensor's own bytes, from wherever they are. Not for typed fields. */
+export function storedChunks(reader: OnnxReader, tensor: OnnxTensor): Chunks {
+  const { data } = tensor;
+  if (data.kind === "typed") throw new Error("typed fields stay as they are");
+  const length =
+    data.kind === "external"
+      ? reader.external.get(tensor)!.length
+      : data.span.end - data.span.start;
+  return {
+    length,
+    chunks: () => readChunks(length, (from, target) => reader.readStored(tensor, from, target)),
+  };
+}
+
+/** New bodies that embed all external tensors outside the main graph, which the runtime would look for in files. */
+export function embedHidden(reader: OnnxReader): ReadonlyMap<OnnxTensor, readonly Piece[]> {
+  const bodies = new Map<OnnxTensor, readonly Piece[]>();
+  const external = new Set([...reader.graph.hidden, ...constantsOf(reader.graph)]);
+  for (const tensor of external) {
+    if (tensor.data.kind !== "external") continue;
+    const bytes = storedChunks(reader, tensor);
+    const data = { kind: "embedded", bytes } as const;
+    bodies.set(tensor, tensorBody(tensor, tensor.name, tensor.dataType, data));
+  }
+  return bodies;
+}
+
+function constantsOf(model: OnnxModel): OnnxTensor[] {
+  return model.graph.nodes.flatMap((node) =>
+    [...node.attributes.values()].flatMap(({ tensor }) => (tensor === undefined ? [] : [tensor])),
+  );
 }
 
 /** The body of a ValueInfoProto for a tensor. A string dimension is symbolic; "" says nothing. */

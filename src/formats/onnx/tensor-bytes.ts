@@ -5,7 +5,7 @@ import { tensorField } from "./onnx-types.ts";
 import { type ByteSource, WireReader } from "./wire.ts";
 
 /** Logical rows of a transposed matrix that are turned around at once. */
-const panelBytes = 64 * 1024 * 1024;
+const defaultPanelBytes = 64 * 1024 * 1024;
 
 /**
  * Reads elements of tensors as little-endian bytes of the stored dtype, wherever the file keeps them. Remembers the last
@@ -15,10 +15,16 @@ export class TensorBytes {
   readonly #source: ByteSource;
   readonly #wire: WireReader;
   readonly #external: ReadonlyMap<OnnxTensor, ExternalPlace>;
+  readonly #panelBytes: number;
   #typed: { tensor: OnnxTensor; bytes: Uint8Array } | undefined;
   #panel: { tensor: OnnxTensor; row: number; bytes: Uint8Array } | undefined;
 
-  constructor(source: ByteSource, external: ReadonlyMap<OnnxTensor, ExternalPlace>) {
+  constructor(
+    source: ByteSource,
+    external: ReadonlyMap<OnnxTensor, ExternalPlace>,
+    panelBytes = defaultPanelBytes,
+  ) {
+    this.#panelBytes = panelBytes;
     this.#source = source;
     this.#wire = new WireReader(source);
     this.#external = external;
@@ -44,7 +50,7 @@ export class TensorBytes {
     const size = dtypeBytes[tensor.dtype!];
     const [columns, rows] = tensor.dims as readonly [number, number];
     const rowBytes = columns * size;
-    const panelRows = Math.max(1, Math.min(rows, Math.floor(panelBytes / rowBytes)));
+    const panelRows = Math.max(1, Math.min(rows, Math.floor(this.#panelBytes / rowBytes)));
     let done = 0;
     while (done < target.length) {
       const at = start * size + done;

@@ -12,12 +12,13 @@ import {
   type Chunks,
   chunksOf,
   copyBytes,
+  embedHidden,
   type NewData,
   type Piece,
   piecesLength,
   planWeights,
-  readChunks,
   rewriteModel,
+  storedChunks,
   tensorBody,
   type WeightPlan,
 } from "./rewrite-model.ts";
@@ -61,7 +62,7 @@ export interface WrittenFile {
  *
  * @param replace new values by logical name, alias or stored name; shared weights named apart are stored apart
  * @throws MendelError `mismatch` for a dtype that cannot replace the graph's, `usage` when the output would overwrite an
- * input, `unsupported` for external data inside subgraphs, `resource` when the disk is full, `not-found` for names
+ * input, `resource` when the disk is full, `not-found` for names
  */
 export async function writeOnnx(
   reader: OnnxReader,
@@ -71,14 +72,6 @@ export async function writeOnnx(
 ): Promise<readonly WrittenFile[]> {
   const dataPath = `${outPath}_data`;
   refuseInputs(reader, [outPath, dataPath]);
-  const hidden = reader.graph.hidden.find((tensor) => tensor.data.kind === "external");
-  if (hidden !== undefined) {
-    throw new MendelError(
-      "unsupported",
-      `${reader.path}: tensor "${hidden.label}" inside a subgraph or function has external data, which cannot be rewritten`,
-      { where: { file: reader.path, tensor: hidden.label } },
-    );
-  }
   const mode = options.externalData ?? "auto";
   const metadata = options.metadata ?? {};
   const single = layOut(reader, replace, metadata, undefined);
@@ -140,24 +133,10 @@ function layOut(
     if (kind === "raw" && bytes.length < minExternalBytes) continue;
     initializers.set(tensor, tensorBody(tensor, tensor.name, tensor.dataType, place(bytes)));
   }
-  const edit = { initializers, nodes, addInitializers, addInputs: [], addNodes, metadata };
+  const hidden = embedHidden(reader);
+  const edit = { initializers, hidden, nodes, addInitializers, addInputs: [], addNodes, metadata };
   const model = rewriteModel(reader.graph, edit);
   return { model, data, size: piecesLength(model) };
-}
-
-/** The tensor's bytes as they are. */
-export function storedChunks(reader: OnnxReader, tensor: OnnxTensor): Chunks {
-  const { data } = tensor;
-  const length =
-    data.kind === "external"
-      ? reader.external.get(tensor)!.length
-      : data.kind === "raw"
-        ? data.span.end - data.span.start
-        : tensor.count * dtypeBytes[tensor.dtype!];
-  return {
-    length,
-    chunks: () => readChunks(length, (from, target) => reader.readStored(tensor, from, target)),
-  };
 }
 
 /** A source's bytes in stored layout. */
@@ -192,7 +171,7 @@ function castNameOf(reader: OnnxReader, plan: WeightPlan, dtype: Dtype): string 
 
 function castNode(from: string, to: string, dtype: Dtype): Uint8Array {
   const attributes = { to: { int: dataTypeOfDtype(dtype) } };
-  return encodeNode({ op: "Cast", name: `${to}/Cast`, inputs: [from], outputs: [to], attributes });
+  return encodeNode({ op: "Cast", inputs: [from], outputs: [to], attributes });
 }
 
 /** Input models are never written, not even through another name. */
