@@ -304,7 +304,7 @@ function measure(path: string): Record<string, unknown> {
 }
 
 function main(): void {
-  const [first = join("bench", "store", "generated.sqlite"), second = "50000", third = ""] =
+  const [first = join("runs", "bench-store.sqlite"), second = "50000", third = ""] =
     process.argv.slice(2);
   if (first === "--ask") {
     ask(second, third);

@@ -53,7 +53,7 @@ LEFT JOIN fitness f ON f.trial_id = t.trial_id AND f.split = 'search';
 
 CREATE VIEW trial_params AS
 SELECT t.trial_id * 100000 + coordinate.key AS param_id, t.trial_id AS trial_id, axis.value AS param_name,
-  coordinate.value AS param_value,
+  CAST(coordinate.value AS REAL) AS param_value,
   '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}' AS distribution_json
 FROM trial t
 JOIN recipe r ON r.trial_id = t.trial_id

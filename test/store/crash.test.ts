@@ -1,9 +1,17 @@
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { randomStream } from "../../src/base/random.ts";
 import { openReader, openWriter } from "../../src/store/connection.ts";
 import { dumpRun } from "../../src/store/dump.ts";
-import { startChild, temporaryFolder } from "./store-fixtures.ts";
+import {
+  newRun,
+  score,
+  startChild,
+  temporaryFolder,
+  temporaryStore,
+  trial,
+} from "./store-fixtures.ts";
 
 const GENERATIONS = 40;
 
@@ -95,4 +103,35 @@ it("a limit on the file's size is a resource error, and the run goes on without 
   expect(acknowledged(again.lines, "scored").filter((number) => reached.includes(number))).toEqual(
     [],
   );
+});
+
+it("a copy whose log is cut anywhere opens at some earlier moment, whole", () => {
+  const store = temporaryStore();
+  const run = store.createRun(newRun());
+  const trials = Array.from({ length: 20 }, (_, i) => trial(i));
+  store.openGeneration(run.id, { gen: 0, snapshot: {}, trials });
+  for (const { number } of trials) score(store, run, number, number / 20);
+  const log = readFileSync(`${store.path}-wal`);
+  expect(log.length).toBeGreaterThan(100_000);
+  const folder = temporaryFolder();
+  const random = randomStream(11, "cut");
+  const cuts = [0, 1, 31, 32, 33, log.length - 1, log.length];
+  for (let i = 0; i < 40; i++) cuts.push(random.integer(log.length));
+  let before = -1;
+  for (const [i, cut] of cuts.sort((a, b) => a - b).entries()) {
+    const copy = join(folder, `${i}.sqlite`);
+    copyFileSync(store.path, copy);
+    writeFileSync(`${copy}-wal`, log.subarray(0, cut));
+    const database = openWriter(copy, { resume: true });
+    expect(database.pragma("integrity_check", { simple: true })).toBe("ok");
+    const [finished, fitness] = [
+      "SELECT count(*) FROM evaluation WHERE state = 'done'",
+      "SELECT count(*) FROM fitness",
+    ].map((sql) => database.prepare<[], number>(sql).pluck().get() ?? 0);
+    database.close();
+    expect(finished).toBe(2 * (fitness ?? 0));
+    expect(finished).toBeGreaterThanOrEqual(before);
+    before = finished ?? 0;
+  }
+  expect(before).toBe(40);
 });
