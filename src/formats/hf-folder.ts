@@ -228,7 +228,11 @@ function aliasOutput(tensors: ReadonlyMap<string, ModelTensor>): ReadonlyMap<str
   return new Map(tensors).set(tensor.name, { ...tensor, aliases: [OUTPUT] });
 }
 
-function findSideFiles(path: string, warnings: string[]): readonly string[] {
+/**
+ * Absolute paths of the configuration, tokenizer and template files in a model's folder, in natural order; links that leave
+ * the folder are left out and reported.
+ */
+export function findSideFiles(path: string, warnings: string[] = []): readonly string[] {
   const names = listFolder(path).filter((name) =>
     sideFilePatterns.some((pattern) => pattern.test(name)),
   );
