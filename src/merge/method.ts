@@ -93,6 +93,8 @@ export interface MergeMethod {
   /** Allowed number of inputs besides the base, inclusive. */
   readonly inputs: readonly [number, number];
   readonly parameters: readonly MethodParameter[];
+  /** Whether results depend on the recipe's seed and on the identities of the models. */
+  readonly randomMasks?: boolean;
   /**
    * Cross-parameter rules for one tensor, beyond ranges (weights that sum to zero, for instance).
    * @returns what is wrong, or undefined

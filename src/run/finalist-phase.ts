@@ -5,6 +5,7 @@ import type { BaselineScores } from "./baseline-phase.ts";
 import type { SearchContext } from "./context.ts";
 import { evaluationKeys } from "./evaluation-keys.ts";
 import { fitnessOf } from "./objectives.ts";
+import { weightsDigestOf } from "./prepare.ts";
 import { scoreTrials } from "./score-trials.ts";
 
 /** Scores trials on a held-out split; @returns false when the run is stopping. */
@@ -73,6 +74,6 @@ export async function finalistPhase(
   if (winner === undefined) return true;
   if (!(await scoreOn(context, baselines, [winner], "test", () => undefined))) return false;
   const { recipe } = trialRow(store.database, run.id, winner);
-  store.setWeightsDigest(run.id, winner, await prepared.weightsDigest(recipe));
+  store.setWeightsDigest(run.id, winner, weightsDigestOf(prepared, recipe));
   return true;
 }

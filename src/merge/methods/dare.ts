@@ -35,6 +35,7 @@ export const dareLinear: MergeMethod = {
   base: "required",
   inputs: [1, Number.POSITIVE_INFINITY],
   parameters,
+  randomMasks: true,
   merge(job) {
     mergeDropped(job, false);
   },
@@ -49,6 +50,7 @@ export const dareTies: MergeMethod = {
   base: "required",
   inputs: [1, Number.POSITIVE_INFINITY],
   parameters,
+  randomMasks: true,
   merge(job) {
     mergeDropped(job, true);
   },

@@ -1,0 +1,125 @@
+import type { Connection } from "../store/connection.ts";
+import { inputsOf } from "../store/inputs.ts";
+import { itemScores, metricsOfRun, type TrialSummary } from "../store/queries.ts";
+import type { MetricDefinition, RunRow, Split } from "../store/rows.ts";
+import { type PairedTest, pairedTest } from "./paired-test.ts";
+import { type Verdict, verdictOf } from "./verdict.ts";
+
+/** A trial and the run it belongs to. */
+export interface ComparedTrial {
+  readonly run: RunRow;
+  readonly trial: TrialSummary;
+}
+
+/** One metric of two trials, tested item by item; differences are first − second in the metric's units. */
+export interface MetricComparison {
+  readonly first: string;
+  readonly second: string;
+  readonly evaluator: string;
+  readonly metric: string;
+  readonly direction: 1 | -1;
+  readonly outcome:
+    | {
+        readonly state: "tested";
+        readonly test: PairedTest;
+        /** What is said about the first trial. */
+        readonly verdict: Verdict;
+        /**
+         * True when the metric weighs its items (tokens of a text) and the test does not: then the mean of the item
+         * differences is not the difference of the two scores.
+         */
+        readonly unweighted: boolean;
+      }
+    | { readonly state: "skipped"; readonly reason: string };
+}
+
+/** Best first: a split that the search never saw says more than one it was fitted to. */
+const bySeverity = ["test", "validation", "search"] as const satisfies readonly Split[];
+
+/** The most severe split on which all trials share an evaluator; undefined when there is none. */
+export function commonSplit(trials: readonly TrialSummary[]): Split | undefined {
+  return bySeverity.find((split) => {
+    const [first, ...others] = trials.map((trial) => evaluatorsOn(trial, split));
+    return first?.some((name) => others.every((names) => names.includes(name))) === true;
+  });
+}
+
+function evaluatorsOn({ scores }: TrialSummary, split: Split): string[] {
+  return Object.entries(scores)
+    .filter(([, metrics]) => Object.values(metrics).some((bySplit) => bySplit[split] !== undefined))
+    .map(([evaluator]) => evaluator);
+}
+
+/** Compares every metric that both trials' runs record, on one split. */
+export function compareTrials(
+  database: Connection,
+  first: ComparedTrial,
+  second: ComparedTrial,
+  split: Split,
+): MetricComparison[] {
+  const others = metricsOfRun(database, second.run.id);
+  return metricsOfRun(database, first.run.id)
+    .filter(({ evaluator, metric }) =>
+      others.some((other) => other.evaluator === evaluator && other.metric === metric),
+    )
+    .map((definition) => ({
+      first: first.trial.ref,
+      second: second.trial.ref,
+      ...definition,
+      outcome: compareMetric(database, first, second, definition, split),
+    }));
+}
+
+function compareMetric(
+  database: Connection,
+  first: ComparedTrial,
+  second: ComparedTrial,
+  { evaluator, metric, direction }: MetricDefinition,
+  split: Split,
+): MetricComparison["outcome"] {
+  const skipped = (reason: string) => ({ state: "skipped", reason }) as const;
+  const scores = [first, second].map(({ trial }) => trial.scores[evaluator]?.[metric]?.[split]);
+  const missing = scores.indexOf(undefined);
+  if (missing >= 0) {
+    return skipped(`${(missing === 0 ? first : second).trial.ref} has no score on ${split}`);
+  }
+  if (!sameData(database, first.run, second.run, evaluator, split)) {
+    return skipped("the two runs evaluated different data");
+  }
+  const [a, b] = [first, second].map(({ trial }) =>
+    itemScores(database, trial.trialId, { evaluator, split, metric }),
+  );
+  if (a === undefined || b === undefined) return skipped("the metric has no scores by item");
+  if (a.length !== b.length) {
+    return skipped(`${a.length} items cannot be paired with ${b.length}`);
+  }
+  if (a.length === 0) return skipped("there are no items");
+  if (![...a, ...b].every(Number.isFinite)) return skipped("some item scores are not finite");
+  const test = pairedTest(a, b);
+  const difference = (scores[0]?.value ?? Number.NaN) - (scores[1]?.value ?? Number.NaN);
+  return {
+    state: "tested",
+    test,
+    verdict: verdictOf(test, direction),
+    unweighted: !(Math.abs(difference - test.meanDifference) <= 1e-6 * (1 + Math.abs(difference))),
+  };
+}
+
+/** Whether two runs looked at the same files for an evaluator; within one run they always did. */
+function sameData(
+  database: Connection,
+  first: RunRow,
+  second: RunRow,
+  evaluator: string,
+  split: Split,
+): boolean {
+  if (first.id === second.id) return true;
+  const roles = [`evaluator:${evaluator}:${split}`, `evaluator:${evaluator}:data`];
+  const [a, b] = [first, second].map(({ id }) =>
+    inputsOf(database, id)
+      .filter(({ role }) => roles.includes(role))
+      .map(({ role, sha256 }) => `${role} ${sha256}`)
+      .join(),
+  );
+  return a === b;
+}
