@@ -2,20 +2,11 @@ import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
-import { digestOf, sha256 } from "../base/hash.ts";
 import { canonicalJson, type Json } from "../base/json.ts";
-import { encodeFloats, fitnessColumns, metricColumns } from "./codec.ts";
 import { type Connection, openWriter, type WriterOptions } from "./connection.ts";
 import { EventQueue } from "./event-queue.ts";
-import {
-  evaluationsOf,
-  metricsOf,
-  resultsOf,
-  runById,
-  runByName,
-  type TrialColumns,
-  trialProgress,
-} from "./read-rows.ts";
+import { inputsOf } from "./inputs.ts";
+import { evaluationsOf, metricsOf, resultsOf, runById, runByName } from "./read-rows.ts";
 import type {
   ArtifactRow,
   ClosedSnapshot,
@@ -27,7 +18,6 @@ import type {
   GenerationOpening,
   InputDifference,
   InputFile,
-  MetricRow,
   NewRun,
   OpenGeneration,
   RecordReport,
@@ -35,16 +25,19 @@ import type {
   RunState,
   Split,
   StoredScores,
-  TrialOpening,
 } from "./rows.ts";
 import { acquireRunLock, type RunLock } from "./run-lock.ts";
 import { type FailureContext, guarded } from "./store-error.ts";
-
-/** Optimizer states kept per run: the newest is what resume needs, the others are for inspection. */
-const SNAPSHOTS_KEPT = 3;
-
-/** Run names are used in paths, trial references and shell lines. */
-const RUN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
+import {
+  insertEvaluations,
+  insertGeneration,
+  markGenerationClosed,
+  newestSnapshot,
+  trialIdOf,
+  trialsOfGeneration,
+} from "./write-generation.ts";
+import { insertFitness, insertScores, recordOutcome } from "./write-results.ts";
+import { differencesOf, insertRun } from "./write-run.ts";
 
 export interface RunStoreOptions extends WriterOptions {
   /** Milliseconds since 1970; for tests. */
@@ -107,43 +100,8 @@ export class RunStore {
    */
   createRun(run: NewRun): RunRow {
     return this.#transaction(undefined, () => {
-      const name = run.name ?? this.#freeName(run.experiment);
-      if (!RUN_NAME.test(name)) {
-        throw new MendelError("usage", `"${name}" cannot be the name of a run`, {
-          hint: "use letters, digits, dots, dashes and underscores, at most 100",
-        });
-      }
-      if (runByName(this.database, name) !== undefined) {
-        throw new MendelError("usage", `there already is a run named "${name}"`, {
-          hint: `choose another --name, or go on with \`mendel resume ${name}\``,
-        });
-      }
-      const configJson = canonicalJson(run.config);
-      const { lastInsertRowid } = this.database
-        .prepare(
-          `INSERT INTO run(name, experiment, experiment_path, created_ms, state, seed, config_given, config_json,
-             config_sha256, code_version, env_json, budget_json, objectives_json, axes_json)
-           VALUES (?, ?, ?, ?, 'new', ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-        )
-        .run(
-          name,
-          run.experiment,
-          run.experimentPath,
-          this.#now(),
-          run.seed,
-          run.configGiven,
-          configJson,
-          sha256(configJson),
-          run.codeVersion,
-          canonicalJson(run.environment),
-          canonicalJson(run.budget),
-          canonicalJson(run.objectives),
-          canonicalJson(run.axes),
-        );
-      const id = Number(lastInsertRowid);
-      this.#insertMetrics(id, run);
-      this.#insertInputs(id, run.inputs);
-      return this.#run(id);
+      const id = insertRun(this.database, run, this.#now());
+      return runById(this.database, id) as RunRow;
     });
   }
 
@@ -169,61 +127,13 @@ export class RunStore {
     });
   }
 
-  #freeName(experiment: string): string {
-    const prefix = `${experiment}-`;
-    const taken = this.database
-      .prepare<[number, string], string>("SELECT name FROM run WHERE substr(name, 1, ?) = ?")
-      .pluck()
-      .all(prefix.length, prefix)
-      .map((name) => name.slice(prefix.length))
-      .filter((rest) => /^[1-9]\d{0,8}$/.test(rest))
-      .map(Number);
-    return `${prefix}${Math.max(0, ...taken) + 1}`;
-  }
-
-  #insertMetrics(run: number, { metrics }: NewRun): void {
-    const insert = this.database.prepare(
-      "INSERT INTO metric(run_id, ord, evaluator, metric, direction) VALUES (?, ?, ?, ?, ?)",
-    );
-    metrics.forEach(({ evaluator, metric, direction }, ord) => {
-      insert.run(run, ord, evaluator, metric, direction);
-    });
-  }
-
-  #insertInputs(run: number, inputs: readonly InputFile[]): void {
-    const insert = this.database.prepare(
-      "INSERT INTO input_file(run_id, role, path, sha256, bytes) VALUES (?, ?, ?, ?, ?)",
-    );
-    for (const { role, path, sha256: digest, bytes } of inputs) {
-      insert.run(run, role, path, digest, bytes);
-    }
-  }
-
   /**
    * Compares files with what the run began with, by role and content; paths may differ.
    *
    * @returns what is not the same, in the order of roles; empty when a resume is safe
    */
   compareInputs(run: number, inputs: readonly InputFile[]): InputDifference[] {
-    const stored = guarded({ path: this.path }, () =>
-      this.database
-        .prepare<[number], { role: string; path: string; sha256: string }>(
-          "SELECT role, path, sha256 FROM input_file WHERE run_id = ? ORDER BY role",
-        )
-        .all(run),
-    );
-    const given = new Map(inputs.map((file) => [file.role, file]));
-    const differences: InputDifference[] = [];
-    for (const { role, path, sha256: digest } of stored) {
-      const file = given.get(role);
-      given.delete(role);
-      if (file === undefined) differences.push({ role, path, problem: "missing" });
-      else if (file.sha256 !== digest) {
-        differences.push({ role, path: file.path, problem: "changed" });
-      }
-    }
-    for (const { role, path } of given.values()) differences.push({ role, path, problem: "new" });
-    return differences;
+    return differencesOf(inputsOf(this.database, run), inputs);
   }
 
   // --- who drives it --------------------------------------------------------------------------------------------------
@@ -244,7 +154,8 @@ export class RunStore {
       this.database
         .prepare(
           `UPDATE incarnation SET end_reason = 'killed', ended_ms = max(started_ms, coalesce(
-             (SELECT max(finished_ms) FROM evaluation WHERE run_id = incarnation.run_id), 0))
+             (SELECT max(finished_ms) FROM evaluation
+              WHERE run_id = incarnation.run_id AND finished_ms IS NOT NULL), 0))
            WHERE run_id = ? AND ended_ms IS NULL`,
         )
         .run(run);
@@ -273,7 +184,8 @@ export class RunStore {
     return guarded({ path: this.path }, () => {
       const ms = this.database
         .prepare<[number], number | null>(
-          "SELECT sum(ended_ms - started_ms) FROM incarnation WHERE run_id = ? AND ended_ms IS NOT NULL",
+          `SELECT sum(max(0, ended_ms - started_ms)) FROM incarnation
+           WHERE run_id = ? AND ended_ms IS NOT NULL`,
         )
         .pluck()
         .get(run);
@@ -307,71 +219,14 @@ export class RunStore {
   openGeneration(run: number, generation: GenerationOpening): void {
     this.#checkFile();
     this.#transaction(run, () => {
-      const snapshot = canonicalJson(generation.snapshot);
-      this.database
-        .prepare(
-          `INSERT INTO generation(run_id, gen, state, optimizer_json, optimizer_sha256, opened_ms)
-           VALUES (?, ?, 'open', ?, ?, ?)`,
-        )
-        .run(run, generation.gen, snapshot, sha256(snapshot), this.#now());
-      for (const trial of generation.trials) this.#insertTrial(run, generation.gen, trial);
+      insertGeneration(this.database, run, generation, this.#now());
     });
-  }
-
-  #insertTrial(run: number, gen: number, trial: TrialOpening): void {
-    const { lastInsertRowid } = this.database
-      .prepare(
-        `INSERT INTO trial(run_id, number, gen, slot, origin, label, operator, recipe_sha256)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-      )
-      .run(
-        run,
-        trial.number,
-        gen,
-        trial.slot,
-        trial.origin,
-        trial.label ?? null,
-        trial.operator,
-        trial.recipeSha256,
-      );
-    const id = Number(lastInsertRowid);
-    this.database
-      .prepare(
-        "INSERT INTO recipe(trial_id, genome_json, genes_json, recipe_json) VALUES (?, ?, ?, ?)",
-      )
-      .run(
-        id,
-        trial.genome === undefined ? null : canonicalJson(trial.genome),
-        trial.genes === undefined ? null : canonicalJson(trial.genes),
-        canonicalJson(trial.recipe),
-      );
-    const insertParent = this.database.prepare(
-      "INSERT INTO parent(child, ord, parent) VALUES (?, ?, ?)",
-    );
-    trial.parents.forEach((number, ord) => {
-      insertParent.run(id, ord, this.#trial(run, number).trial_id);
-    });
-    this.#insertEvaluations(run, id, trial.evaluations);
-  }
-
-  #insertEvaluations(
-    run: number,
-    trialId: number,
-    evaluations: readonly EvaluationOpening[],
-  ): void {
-    const insert = this.database.prepare(
-      `INSERT INTO evaluation(run_id, trial_id, evaluator, split, eval_key, state)
-       VALUES (?, ?, ?, ?, ?, 'queued') ON CONFLICT(trial_id, evaluator, split) DO NOTHING`,
-    );
-    for (const { evaluator, split, evalKey } of evaluations) {
-      insert.run(run, trialId, evaluator, split, evalKey);
-    }
   }
 
   /** Queues more evaluations of a trial (finalists on validation and test); those that exist already are left alone. */
   addEvaluations(run: number, trial: number, evaluations: readonly EvaluationOpening[]): void {
     this.#transaction(run, () => {
-      this.#insertEvaluations(run, this.#trial(run, trial).trial_id, evaluations);
+      insertEvaluations(this.database, run, trialIdOf(this.database, run, trial), evaluations);
     });
   }
 
@@ -383,30 +238,7 @@ export class RunStore {
   closeGeneration(run: number, { gen, snapshot }: ClosedSnapshot): void {
     this.#checkFile();
     this.#transaction(run, () => {
-      const waiting = this.database
-        .prepare<[number, number], number>(
-          `SELECT count(*) FROM trial t JOIN evaluation e ON e.trial_id = t.trial_id
-           WHERE t.run_id = ? AND t.gen = ? AND e.split = 'search' AND e.state = 'queued'`,
-        )
-        .pluck()
-        .get(run, gen);
-      if (waiting !== 0) {
-        throw new Error(`generation ${gen} has ${waiting} search evaluations without a result`);
-      }
-      const text = canonicalJson(snapshot);
-      const { changes } = this.database
-        .prepare(
-          `UPDATE generation SET state = 'closed', optimizer_json = ?, optimizer_sha256 = ?, closed_ms = ?
-           WHERE run_id = ? AND gen = ? AND state = 'open'`,
-        )
-        .run(text, sha256(text), this.#now(), run, gen);
-      if (changes !== 1) throw new Error(`generation ${gen} is not open`);
-      this.database
-        .prepare(
-          `UPDATE generation SET optimizer_json = NULL
-           WHERE run_id = ? AND gen <= ? AND optimizer_json IS NOT NULL`,
-        )
-        .run(run, gen - SNAPSHOTS_KEPT);
+      markGenerationClosed(this.database, run, { gen, snapshot }, this.#now());
     });
     try {
       // Keeps the log short and the file nearly complete, without waiting for readers.
@@ -418,46 +250,17 @@ export class RunStore {
 
   /** Optimizer state after the last closed generation, verified by digest; undefined before the first. */
   lastClosedSnapshot(run: number): ClosedSnapshot | undefined {
-    return guarded({ path: this.path }, () => {
-      const row = this.database
-        .prepare<[number], SnapshotColumns>(
-          `SELECT gen, optimizer_json, optimizer_sha256 FROM generation
-           WHERE run_id = ? AND state = 'closed' ORDER BY gen DESC LIMIT 1`,
-        )
-        .get(run);
-      return row === undefined ? undefined : { gen: row.gen, snapshot: this.#snapshot(row) };
-    });
+    return guarded({ path: this.path }, () => newestSnapshot(this.database, run, "closed"));
   }
 
   /** The generation that was opened and not closed, with all that is known about its trials; what a resume goes on with. */
   openGenerationRows(run: number): OpenGeneration | undefined {
     return guarded({ path: this.path }, () => {
-      const row = this.database
-        .prepare<[number], SnapshotColumns>(
-          `SELECT gen, optimizer_json, optimizer_sha256 FROM generation
-           WHERE run_id = ? AND state = 'open'`,
-        )
-        .get(run);
-      if (row === undefined) return undefined;
-      const trials = this.database
-        .prepare<[number, number], TrialColumns>(
-          "SELECT * FROM trial WHERE run_id = ? AND gen = ? ORDER BY slot",
-        )
-        .all(run, row.gen)
-        .map((trial) => trialProgress(this.database, trial));
-      return { gen: row.gen, snapshot: this.#snapshot(row), trials };
+      const open = newestSnapshot(this.database, run, "open");
+      return open === undefined
+        ? undefined
+        : { ...open, trials: trialsOfGeneration(this.database, run, open.gen) };
     });
-  }
-
-  #snapshot({ gen, optimizer_json: text, optimizer_sha256: digest }: SnapshotColumns): Json {
-    if (text === null || sha256(text) !== digest) {
-      throw new MendelError(
-        "database",
-        `${this.path}: the optimizer state of generation ${gen} does not match its digest`,
-        { where: { file: this.path }, hint: "restore a backup of the database" },
-      );
-    }
-    return JSON.parse(text) as Json;
   }
 
   // --- results --------------------------------------------------------------------------------------------------------
@@ -474,12 +277,12 @@ export class RunStore {
       return { recorded: false, differs: false };
     }
     const report = this.#transaction(run, () => {
-      const trialId = this.#trial(run, record.trial).trial_id;
+      const trialId = trialIdOf(this.database, run, record.trial);
       const reports = record.evaluators.map((evaluator) =>
-        this.#recordOne(trialId, evaluator, record),
+        recordOutcome(this.database, trialId, evaluator, record, this.#now()),
       );
       if (record.fitness !== undefined) {
-        this.#insertFitness(run, trialId, record.split, record.fitness);
+        insertFitness(this.database, run, trialId, record.split, record.fitness);
       }
       return {
         recorded: reports.some((one) => one.recorded),
@@ -492,102 +295,12 @@ export class RunStore {
     return report;
   }
 
-  #recordOne(
-    trialId: number,
-    evaluator: string,
-    { split, outcome, evaluators }: EvaluationRecord,
-  ): RecordReport {
-    const row = this.#evaluation(trialId, evaluator, split);
-    if (row.state !== "queued") {
-      return { recorded: false, differs: this.#differs(row, evaluator, outcome) };
-    }
-    this.database
-      .prepare(
-        `UPDATE evaluation SET state = ?, attempts = attempts + ?, failure = ?, message = ?, seconds = ?, finished_ms = ?
-         WHERE eval_id = ?`,
-      )
-      .run(
-        outcome.state,
-        outcome.attempts,
-        outcome.state === "failed" ? outcome.failure : null,
-        outcome.state === "failed" ? outcome.message : null,
-        // A request's time is shared by its evaluators, so that sums stay true.
-        outcome.seconds / evaluators.length,
-        this.#now(),
-        row.eval_id,
-      );
-    if (outcome.state === "done") {
-      this.#insertScores(row.eval_id, resultFor(outcome.results, evaluator).metrics);
-    }
-    return { recorded: true, differs: false };
-  }
-
-  #differs(
-    row: { readonly eval_id: number; readonly state: string },
-    evaluator: string,
-    outcome: EvaluationRecord["outcome"],
-  ): boolean {
-    if (row.state !== outcome.state) return true;
-    if (outcome.state === "failed") return false;
-    return (
-      scoresDigest(metricsOf(this.database, row.eval_id)) !==
-      scoresDigest(resultFor(outcome.results, evaluator).metrics)
-    );
-  }
-
-  #insertScores(evaluation: number, metrics: readonly MetricRow[]): void {
-    const insert = this.database.prepare(
-      "INSERT INTO score(eval_id, metric, ord, kind, value, n, se) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    );
-    const insertItems = this.database.prepare(
-      `INSERT INTO item_score(eval_id, metric, "values") VALUES (?, ?, ?)`,
-    );
-    metrics.forEach((metric, ord) => {
-      const { kind, value } = metricColumns(metric);
-      const error = metric.standardError;
-      insert.run(
-        evaluation,
-        metric.metric,
-        ord,
-        kind,
-        value,
-        metric.items,
-        error === undefined || !Number.isFinite(error) ? null : error,
-      );
-      if (metric.itemScores !== undefined) {
-        insertItems.run(evaluation, metric.metric, encodeFloats(metric.itemScores));
-      }
-    });
-  }
-
   /** Records fitness; the first one of a trial and split stands. */
   recordFitness(run: number, records: readonly FitnessRecord[]): void {
     this.#transaction(run, () => {
       for (const { trial, split, fitness } of records) {
-        this.#insertFitness(run, this.#trial(run, trial).trial_id, split, fitness);
+        insertFitness(this.database, run, trialIdOf(this.database, run, trial), split, fitness);
       }
-    });
-  }
-
-  #insertFitness(
-    run: number,
-    trialId: number,
-    split: Split,
-    fitness: FitnessRecord["fitness"],
-  ): void {
-    const { kind, value, feasible, reason } = fitnessColumns(fitness);
-    const { changes } = this.database
-      .prepare(
-        `INSERT INTO fitness(trial_id, split, run_id, kind, value, feasible, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT(trial_id, split) DO NOTHING`,
-      )
-      .run(trialId, split, run, kind, value, feasible, reason);
-    if (changes === 0 || kind !== "finite" || fitness.state !== "scored") return;
-    const insert = this.database.prepare(
-      "INSERT INTO objective(trial_id, split, objective, value) VALUES (?, ?, ?, ?)",
-    );
-    fitness.values.forEach((objective, index) => {
-      insert.run(trialId, split, index, objective);
     });
   }
 
@@ -623,7 +336,7 @@ export class RunStore {
              AND EXISTS (SELECT 1 FROM evaluation WHERE eval_id = ? AND state = 'done')`,
         )
         .run(from, this.#now(), to, from);
-      if (changes === 1) this.#insertScores(to, metricsOf(this.database, from));
+      if (changes === 1) insertScores(this.database, to, metricsOf(this.database, from));
       const row = this.database
         .prepare<[number], { evaluator: string; split: Split }>(
           "SELECT evaluator, split FROM evaluation WHERE eval_id = ? AND state = 'done'",
@@ -637,14 +350,14 @@ export class RunStore {
   /** Finished results of a trial on one split, with item scores, in the order the evaluators were opened. */
   results(run: number, trial: number, split: Split): EvaluatorRow[] {
     return guarded({ path: this.path }, () =>
-      resultsOf(this.database, this.#trial(run, trial).trial_id, split),
+      resultsOf(this.database, trialIdOf(this.database, run, trial), split),
     );
   }
 
   /** Evaluations of a trial that are still to be made, in order. */
   queuedEvaluations(run: number, trial: number): EvaluationOpening[] {
     return guarded({ path: this.path }, () =>
-      evaluationsOf(this.database, this.#trial(run, trial).trial_id)
+      evaluationsOf(this.database, trialIdOf(this.database, run, trial))
         .filter((row) => row.state === "queued")
         .map(({ evaluator, split, evalKey }) => ({ evaluator, split, evalKey })),
     );
@@ -655,7 +368,7 @@ export class RunStore {
     this.#transaction(run, () => {
       this.database
         .prepare("UPDATE trial SET weights_sha256 = ? WHERE trial_id = ?")
-        .run(digest, this.#trial(run, trial).trial_id);
+        .run(digest, trialIdOf(this.database, run, trial));
     });
   }
 
@@ -663,7 +376,7 @@ export class RunStore {
   recordArtifact(run: number, artifact: Omit<ArtifactRow, "createdMs">): void {
     this.#transaction(run, () => {
       const trialId =
-        artifact.trial === undefined ? null : this.#trial(run, artifact.trial).trial_id;
+        artifact.trial === undefined ? null : trialIdOf(this.database, run, artifact.trial);
       this.database
         .prepare(
           `INSERT INTO artifact(run_id, trial_id, kind, path, sha256, bytes, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -743,58 +456,4 @@ export class RunStore {
       },
     );
   }
-
-  #run(id: number): RunRow {
-    const row = runById(this.database, id);
-    if (row === undefined) throw new Error(`no run ${id}`);
-    return row;
-  }
-
-  #trial(run: number, number: number): TrialColumns {
-    const row = this.database
-      .prepare<[number, number], TrialColumns>(
-        "SELECT * FROM trial WHERE run_id = ? AND number = ?",
-      )
-      .get(run, number);
-    if (row === undefined) throw new Error(`run ${run} has no trial ${number}`);
-    return row;
-  }
-
-  #evaluation(
-    trialId: number,
-    evaluator: string,
-    split: Split,
-  ): { readonly eval_id: number; readonly state: string } {
-    const row = this.database
-      .prepare<[number, string, string], { eval_id: number; state: string }>(
-        "SELECT eval_id, state FROM evaluation WHERE trial_id = ? AND evaluator = ? AND split = ?",
-      )
-      .get(trialId, evaluator, split);
-    if (row === undefined) throw new Error(`no evaluation by ${evaluator} on ${split} was opened`);
-    return row;
-  }
-}
-
-interface SnapshotColumns {
-  readonly gen: number;
-  readonly optimizer_json: string | null;
-  readonly optimizer_sha256: string;
-}
-
-function resultFor(results: readonly EvaluatorRow[], evaluator: string): EvaluatorRow {
-  const result = results.find((candidate) => candidate.evaluator === evaluator);
-  if (result === undefined) throw new Error(`the outcome holds no result of ${evaluator}`);
-  return result;
-}
-
-/** A digest of everything that should be equal when an evaluation is repeated. */
-function scoresDigest(metrics: readonly MetricRow[]): string {
-  return digestOf(
-    metrics.map((metric) => ({
-      metric: metric.metric,
-      ...metricColumns(metric),
-      n: metric.items,
-      items: metric.itemScores === undefined ? null : sha256(encodeFloats(metric.itemScores)),
-    })),
-  );
 }
