@@ -1,5 +1,5 @@
 import { MendelError } from "../base/errors.ts";
-import type { OnnxTensor } from "../formats/onnx/onnx-graph.ts";
+import type { OnnxTensor } from "../formats/onnx/onnx-model.ts";
 import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import {
   assemble,

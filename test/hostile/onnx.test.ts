@@ -431,7 +431,7 @@ describe("damage", () => {
     );
   });
 
-  it("random bytes are refused", () => {
+  it("random bytes never crash", () => {
     const folder = freshFolder();
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
@@ -499,7 +499,7 @@ describe("files that change while they are open", () => {
     const outcomes = { opened: 0, refused: 0 };
     try {
       // Both ends of the swap must have been seen often enough for the moments between them to be hit.
-      while (outcomes.opened < 50 || outcomes.refused < 50) {
+      while (outcomes.opened < 20 || outcomes.refused < 20) {
         const target = new Uint8Array(16).fill(1);
         try {
           const reader = openOnnx(path);

@@ -2,7 +2,8 @@ import { lstatSync, realpathSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import type { MendelError } from "../../base/errors.ts";
 import { messageOf } from "../../base/errors.ts";
-import { type OnnxTensor, tensorError } from "./onnx-graph.ts";
+import { tensorError } from "./onnx-graph.ts";
+import type { OnnxTensor } from "./onnx-model.ts";
 import { storedBytes } from "./onnx-types.ts";
 import { PinnedFile } from "./pinned-file.ts";
 

@@ -1,5 +1,5 @@
 import { sha256 } from "../../base/hash.ts";
-import { nodesWithin, type OnnxGraph, type OnnxNode } from "./onnx-graph.ts";
+import { nodesWithin, type OnnxGraph, type OnnxNode } from "./onnx-model.ts";
 
 /** Names a node needs from its own graph: its inputs, then what its subgraphs capture, in order of first mention. */
 export function neededBy(node: OnnxNode): readonly string[] {

@@ -2,7 +2,7 @@ import { naturalOrder } from "../../base/natural-order.ts";
 import { isFloat } from "../../tensors/dtype.ts";
 import type { ModelTensor } from "../../tensors/model-reader.ts";
 import { canonicalOrder } from "./graph-order.ts";
-import type { OnnxGraph, OnnxNode, OnnxTensor } from "./onnx-graph.ts";
+import type { OnnxGraph, OnnxNode, OnnxTensor } from "./onnx-model.ts";
 import {
   isAutomaticName,
   isIntegerData,

@@ -7,7 +7,8 @@ import { elementCount } from "../../tensors/shape.ts";
 import { type ExternalDataOptions, type ExternalPlace, openExternalData } from "./external-data.ts";
 import { type GraphSignature, signatureOf } from "./graph-order.ts";
 import { findWeights, type OnnxWeight } from "./graph-weights.ts";
-import { type OnnxModel, type OnnxTensor, parseOnnx, tensorError } from "./onnx-graph.ts";
+import { parseOnnx, tensorError } from "./onnx-graph.ts";
+import type { OnnxModel, OnnxTensor } from "./onnx-model.ts";
 import { PinnedFile } from "./pinned-file.ts";
 import { TensorBytes } from "./tensor-bytes.ts";
 

@@ -2,7 +2,7 @@ import { MendelError } from "../../base/errors.ts";
 import { suggestion } from "../../base/suggest.ts";
 import type { Dtype } from "../../tensors/dtype.ts";
 import type { OnnxWeight } from "./graph-weights.ts";
-import type { OnnxModel, OnnxNode, OnnxTensor } from "./onnx-graph.ts";
+import type { OnnxModel, OnnxNode, OnnxTensor } from "./onnx-model.ts";
 import {
   dataTypeOfDtype,
   dimField,

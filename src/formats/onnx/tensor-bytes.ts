@@ -1,6 +1,7 @@
 import { type Dtype, dtypeBytes } from "../../tensors/dtype.ts";
 import type { ExternalPlace } from "./external-data.ts";
-import { type OnnxTensor, tensorError } from "./onnx-graph.ts";
+import { tensorError } from "./onnx-graph.ts";
+import type { OnnxTensor } from "./onnx-model.ts";
 import { tensorField } from "./onnx-types.ts";
 import { type ByteSource, WireReader } from "./wire.ts";
 

@@ -1,4 +1,4 @@
-import type { OnnxNode } from "./onnx-graph.ts";
+import type { OnnxNode } from "./onnx-model.ts";
 
 /**
  * Names that exporters and optimizers make up for values that had none: they say nothing about the layer, and equal

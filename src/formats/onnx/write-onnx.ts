@@ -5,7 +5,7 @@ import { MendelError } from "../../base/errors.ts";
 import { type Dtype, dtypeBytes, isFloat } from "../../tensors/dtype.ts";
 import { AtomicFile } from "../atomic-file.ts";
 import { encodeNode } from "./onnx-builder.ts";
-import type { OnnxTensor } from "./onnx-graph.ts";
+import type { OnnxTensor } from "./onnx-model.ts";
 import { dataTypeOfDtype } from "./onnx-types.ts";
 import type { OnnxReader } from "./open-onnx.ts";
 import {
