@@ -1,4 +1,4 @@
-import type { NumberArray } from "./rows.ts";
+import type { NpyData } from "../formats/npy.ts";
 import type { FeedTensor } from "./session.ts";
 
 /** A zeroed array for the elements of a graph input. */
@@ -32,7 +32,7 @@ export function allocate(type: FeedTensor["type"], length: number): FeedTensor["
  */
 export function convert(
   type: FeedTensor["type"],
-  source: NumberArray,
+  source: NpyData,
   target: FeedTensor["data"],
   start: number,
 ): boolean {

@@ -26,8 +26,8 @@ export interface FeedInput extends GraphValue {
 /**
  * Matches an evaluator's inputs with a graph's.
  *
- * @param isText whether a data field holds text
- * @throws MendelError `mismatch` for inputs that the graph does not have or that nothing fills, text without a tokenizer,
+ * @param isText whether a data field is to be tokenized
+ * @throws MendelError `mismatch` for inputs that the graph does not have or that nothing fills,
  *   element types that cannot be fed
  */
 export function planInputs(
@@ -44,13 +44,6 @@ export function planInputs(
   const [text] = texts;
   if (texts.length > 1) {
     throw mismatch(definition, "only one input can be filled with tokens");
-  }
-  if (text !== undefined && definition.tokenizer === undefined) {
-    throw mismatch(
-      definition,
-      `the field "${text.field}" holds text, and there is no tokenizer`,
-      "write tokenizer: path/to/tokenizer.json",
-    );
   }
   const derived = graph.inputs.filter(
     (input) =>

@@ -2,17 +2,10 @@ import { MendelError } from "../base/errors.ts";
 import type { MetricResult } from "./executor.ts";
 import { mismatch } from "./graph-inputs.ts";
 import { findMetric } from "./metrics/index.ts";
-import type { Measure } from "./metrics/metric.ts";
+import type { ItemRows, Measure } from "./metrics/metric.ts";
 import type { Batch, PreparedSplit, Reference } from "./prepared-split.ts";
 import { ScoreBoard } from "./score-board.ts";
 import type { Outputs, OutputTensor } from "./session.ts";
-
-/** One item's rows of the scored output. */
-export interface ItemRows {
-  readonly rows: number;
-  readonly width: number;
-  readonly output: Float32Array;
-}
 
 /** Collects the scores of a split's minibatches; one per candidate and split. Module evaluators have their own. */
 export interface BatchScorer {
@@ -70,14 +63,13 @@ export function itemRows(
   return Array.from(batch.items, (item, at): ItemRows => {
     const rows = rowCount(prepared.reference, item, stride / width);
     const start = at * stride;
-    const view = output.data.subarray(start, start + rows * width);
-    if (!allFinite(view)) {
+    if (!allFinite(output.data, start, start + rows * width)) {
       throw new MendelError(
         "non-finite",
         `evaluator "${prepared.definition.name}": the output "${name}" of item ${item + 1} is NaN or infinite`,
       );
     }
-    return { rows, width, output: view };
+    return { rows, width, output: output.data, start };
   });
 }
 
@@ -113,8 +105,7 @@ function layoutOf(
 function rowCount(reference: Reference, item: number, available: number): number {
   switch (reference.kind) {
     case "tokens":
-      // The last token predicts nothing; the first is predicted by nothing.
-      return reference.tokens[item]!.length - 1;
+      return reference.labels[item]!.length;
     case "teacher":
       return available === 1 ? 1 : (reference.lengths?.[item] ?? available);
     default:
@@ -123,9 +114,9 @@ function rowCount(reference: Reference, item: number, available: number): number
 }
 
 /** x − x is 0 for finite x and NaN otherwise, and NaN sticks. */
-function allFinite(values: Float32Array): boolean {
+function allFinite(values: Float32Array, start: number, end: number): boolean {
   let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i]! - values[i]!;
+  for (let i = start; i < end; i++) sum += values[i]! - values[i]!;
   return sum === 0;
 }
 
@@ -143,13 +134,12 @@ function measureItem(
         if (label < row.width) continue;
         throw mismatch(definition, `label ${label}, but the output has ${row.width} columns`);
       }
-      return [measure.sum({ ...row, labels }), row.rows];
+      const { rows, width, output, start } = row;
+      return [measure.sum({ rows, width, output, start, labels }), rows];
     }
     case "values": {
       if (reference.kind !== "values") throw new Error("metric and task disagree");
-      const { width, values, mean } = reference;
-      const target = values.subarray(item * width, (item + 1) * width);
-      const view = { ...row, target, targetMean: mean };
+      const view = { ...row, target: reference.targets[item]!, targetMean: reference.mean };
       return [measure.sum(view), measure.weight?.(view) ?? row.rows];
     }
     case "teacher": {
@@ -167,7 +157,6 @@ function measureItem(
 }
 
 function labelsOf(reference: Reference, item: number): Int32Array {
-  if (reference.kind === "class") return reference.labels.subarray(item, item + 1);
-  if (reference.kind === "tokens") return reference.tokens[item]!.subarray(1);
+  if (reference.kind === "class" || reference.kind === "tokens") return reference.labels[item]!;
   throw new Error("metric and task disagree");
 }

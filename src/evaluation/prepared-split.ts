@@ -1,10 +1,11 @@
 import { MendelError } from "../base/errors.ts";
-import { elementCount, formatShape } from "../tensors/shape.ts";
+import { type Column, type Dataset, numbersOf, requireColumn } from "../formats/dataset.ts";
+import type { NpyData } from "../formats/npy.ts";
+import { elementCount, formatShape, type Shape } from "../tensors/shape.ts";
 import type { EvaluatorDefinition } from "./evaluator-schema.ts";
 import type { Split } from "./executor.ts";
 import { allocate, convert } from "./feed-numbers.ts";
 import { type FeedInput, type InputPlan, mismatch, planInputs } from "./graph-inputs.ts";
-import { type DataField, type DataTable, requireField, type SplitRows } from "./rows.ts";
 import type { Feeds, FeedTensor, GraphSignature } from "./session.ts";
 import { openTokenizer } from "./tokenizer.ts";
 
@@ -17,16 +18,17 @@ export interface Batch {
 
 /** What outputs are compared with, per item in data order. */
 export type Reference =
-  | { readonly kind: "class"; readonly labels: Int32Array }
-  | { readonly kind: "tokens"; readonly tokens: readonly Int32Array[] }
+  | { readonly kind: "class"; readonly labels: readonly Int32Array[] }
+  /** Tokens to predict: all but the first, which is predicted by nothing. */
+  | { readonly kind: "tokens"; readonly labels: readonly Int32Array[] }
   | {
       readonly kind: "values";
       readonly width: number;
-      readonly values: Float64Array;
+      readonly targets: readonly Float64Array[];
       readonly mean: Float64Array;
     }
   | { readonly kind: "teacher"; readonly lengths: Int32Array | undefined }
-  | { readonly kind: "module"; readonly table: DataTable; readonly rows: Int32Array };
+  | { readonly kind: "module"; readonly data: Dataset };
 
 /** One split of one evaluator, ready to run: everything that does not depend on the candidate. */
 export interface PreparedSplit {
@@ -49,24 +51,23 @@ export interface PreparedSplit {
 export function prepareSplit(
   definition: EvaluatorDefinition,
   split: Split,
-  { table, rows }: SplitRows,
+  data: Dataset,
   graph: GraphSignature,
 ): PreparedSplit {
   const plan = planInputs(
     definition,
     graph,
-    (name) => requireField(definition, table, name).kind === "text",
+    (name) => definition.tokenizer !== undefined && requireColumn(data, name).kind === "text",
   );
   const outputs = outputsOf(definition, graph);
-  const tokens = plan.text && tokenize(definition, table, rows, plan.text);
-  const reference = referenceOf(definition, table, rows, graph, outputs, tokens);
+  const tokens = plan.text && tokenize(definition, data, plan.text);
   return {
     definition,
     split,
-    items: rows.length,
-    batches: makeBatches(definition, table, rows, plan, tokens),
+    items: data.rows,
+    batches: makeBatches(definition, data, plan, tokens),
     outputs,
-    reference,
+    reference: referenceOf(definition, data, graph, outputs, tokens),
   };
 }
 
@@ -95,12 +96,11 @@ interface Tokens {
 
 function tokenize(
   definition: EvaluatorDefinition,
-  table: DataTable,
-  rows: Int32Array,
+  data: Dataset,
   text: NonNullable<InputPlan["text"]>,
 ): Tokens {
-  const field = requireField(definition, table, text.field);
-  if (field.kind !== "text" || definition.tokenizer === undefined) {
+  const column = requireColumn(data, text.field);
+  if (column.kind !== "text" || definition.tokenizer === undefined) {
     throw new Error("checked in planInputs");
   }
   const tokenizer = openTokenizer(definition.tokenizer, {
@@ -108,15 +108,15 @@ function tokenize(
     ...(definition.addBos === undefined ? {} : { addBos: definition.addBos }),
   });
   const fewest = definition.task === "language-modeling" ? 2 : 1;
-  const perItem = Array.from(rows, (row) => {
-    const ids = tokenizer.encode(field.values[row]!);
+  const perItem = column.values.map((value, row) => {
+    const ids = tokenizer.encode(value);
     if (ids.length >= fewest) return ids;
     throw new MendelError(
       "mismatch",
-      `evaluator "${definition.name}": row ${row + 1} has ${ids.length} tokens, too few to score`,
+      `evaluator "${definition.name}": item ${row + 1} has ${ids.length} tokens, too few to score`,
       {
         hint: "remove empty texts, or let the tokenizer put a beginning-of-sequence token in front",
-        where: { file: table.file },
+        where: { file: data.path },
       },
     );
   });
@@ -125,12 +125,11 @@ function tokenize(
 
 function makeBatches(
   definition: EvaluatorDefinition,
-  table: DataTable,
-  rows: Int32Array,
+  data: Dataset,
   plan: InputPlan,
   tokens: Tokens | undefined,
 ): readonly Batch[] {
-  const order = Array.from(rows, (_, item) => item);
+  const order = Array.from({ length: data.rows }, (_, item) => item);
   if (tokens !== undefined) {
     // Array.prototype.sort is stable: equal lengths stay in data order.
     order.sort((a, b) => tokens.perItem[a]!.length - tokens.perItem[b]!.length);
@@ -138,7 +137,7 @@ function makeBatches(
   const size = plan.fixedBatch ?? definition.batch;
   const numbers = plan.numbers.map(({ input, field }) => ({
     input,
-    field: numericField(definition, table, field, input),
+    values: inputNumbers(definition, data, field, input),
   }));
   const batches: Batch[] = [];
   for (let start = 0; start < order.length; start += size) {
@@ -149,14 +148,9 @@ function makeBatches(
       items: Int32Array.from(items),
       feeds: {
         ...Object.fromEntries(
-          numbers.map(({ input, field }) => [
+          numbers.map(({ input, values }) => [
             input.name,
-            gather(
-              definition,
-              input,
-              field,
-              filled.map((item) => rows[item]!),
-            ),
+            gather(definition, input, values, filled),
           ]),
         ),
         ...(tokens === undefined ? {} : tokenFeeds(plan, tokens, filled)),
@@ -170,52 +164,77 @@ function fillUp(items: readonly number[], size: number): readonly number[] {
   return Array.from({ length: size }, (_, i) => items[Math.min(i, items.length - 1)]!);
 }
 
-type NumericField = Extract<DataField, { kind: "numbers" }>;
+/** A numeric input's values, row-major. */
+interface InputNumbers {
+  readonly itemShape: Shape;
+  readonly data: NpyData;
+}
 
-function numericField(
+function inputNumbers(
   definition: EvaluatorDefinition,
-  table: DataTable,
+  data: Dataset,
   name: string,
   input: FeedInput,
-): NumericField {
-  const field = requireField(definition, table, name);
-  if (field.kind !== "numbers") throw new Error("checked in planInputs");
+): InputNumbers {
+  const column = requireColumn(data, name);
+  const numbers = columnNumbers(definition, data, name, column);
+  const { itemShape } = numbers;
   const want = input.shape.slice(1);
   const fits = (have: readonly number[]): boolean =>
     have.length === want.length &&
     have.every((dim, i) => typeof want[i] !== "number" || want[i] === dim);
-  const { itemShape } = field;
-  if (fits(itemShape)) return field;
+  if (fits(itemShape)) return numbers;
   // A plain number and a list of one number are the same item.
-  if (itemShape.length === 0 && fits([1])) return { ...field, itemShape: [1] };
-  if (itemShape.length === 1 && itemShape[0] === 1 && fits([])) return { ...field, itemShape: [] };
+  if (itemShape.length === 0 && fits([1])) return { ...numbers, itemShape: [1] };
+  if (itemShape.length === 1 && itemShape[0] === 1 && fits([])) {
+    return { ...numbers, itemShape: [] };
+  }
   throw new MendelError(
     "mismatch",
     `evaluator "${definition.name}": field "${name}" holds items of shape ${formatShape(itemShape)}, ` +
       `but the graph input "${input.name}" takes [${want.join(", ")}]`,
-    { where: { file: table.file } },
+    { where: { file: data.path } },
   );
+}
+
+function columnNumbers(
+  definition: EvaluatorDefinition,
+  data: Dataset,
+  name: string,
+  column: Column,
+): InputNumbers {
+  if (column.kind === "tensor") return { itemShape: column.shape, data: column.data };
+  if (column.kind === "number") return { itemShape: [], data: column.values };
+  try {
+    return { itemShape: [], data: numbersOf(data, name) };
+  } catch (cause) {
+    throw new MendelError(
+      "mismatch",
+      `evaluator "${definition.name}": the field "${name}" holds text, and there is no tokenizer`,
+      { cause, hint: "write tokenizer: path/to/tokenizer.json", where: { file: data.path } },
+    );
+  }
 }
 
 function gather(
   definition: EvaluatorDefinition,
   input: FeedInput,
-  field: NumericField,
-  rows: readonly number[],
+  { itemShape, data }: InputNumbers,
+  items: readonly number[],
 ): FeedTensor {
-  const size = elementCount(field.itemShape);
-  const data = allocate(input.type, rows.length * size);
-  rows.forEach((row, at) => {
-    const source = field.values.subarray(row * size, (row + 1) * size);
-    if (!convert(input.type, source, data, at * size)) {
+  const size = elementCount(itemShape);
+  const target = allocate(input.type, items.length * size);
+  items.forEach((item, at) => {
+    const source = data.subarray(item * size, (item + 1) * size);
+    if (!convert(input.type, source, target, at * size)) {
       throw mismatch(
         definition,
-        `row ${row + 1} holds numbers that the graph input "${input.name}" (${input.type}) cannot take`,
+        `item ${item + 1} holds numbers that the graph input "${input.name}" (${input.type}) cannot take`,
         "integer inputs take whole numbers in range, float inputs take finite numbers",
       );
     }
   });
-  return { type: input.type, dims: [rows.length, ...field.itemShape], data };
+  return { type: input.type, dims: [items.length, ...itemShape], data: target };
 }
 
 function tokenFeeds(plan: InputPlan, tokens: Tokens, items: readonly number[]): Feeds {
@@ -248,8 +267,7 @@ function tokenFeeds(plan: InputPlan, tokens: Tokens, items: readonly number[]): 
 
 function referenceOf(
   definition: EvaluatorDefinition,
-  table: DataTable,
-  rows: Int32Array,
+  data: Dataset,
   graph: GraphSignature,
   outputs: readonly string[],
   tokens: Tokens | undefined,
@@ -258,23 +276,23 @@ function referenceOf(
     case "classification":
       return {
         kind: "class",
-        labels: classLabels(definition, table, rows, lastDimension(graph, outputs[0]!)),
+        labels: classLabels(definition, data, lastDimension(graph, outputs[0]!)),
       };
     case "regression":
-      return valueReference(definition, table, rows);
+      return valueReference(definition, data);
     case "language-modeling":
       if (tokens === undefined) {
         throw mismatch(definition, "a language model is scored on text, and no input takes any");
       }
       checkVocabulary(definition, tokens, lastDimension(graph, outputs[0]!));
-      return { kind: "tokens", tokens: tokens.perItem };
+      return { kind: "tokens", labels: tokens.perItem.map((ids) => ids.subarray(1)) };
     case "agreement":
       return {
         kind: "teacher",
         lengths: tokens && Int32Array.from(tokens.perItem, (ids) => ids.length),
       };
     case "module":
-      return { kind: "module", table, rows };
+      return { kind: "module", data };
   }
 }
 
@@ -286,64 +304,46 @@ function lastDimension(graph: GraphSignature, output: string): number | undefine
 
 function classLabels(
   definition: EvaluatorDefinition,
-  table: DataTable,
-  rows: Int32Array,
+  data: Dataset,
   classes: number | undefined,
-): Int32Array {
-  const name = definition.target!;
-  const field = requireField(definition, table, name);
-  if (field.kind === "text" || elementCount(field.itemShape) !== 1) {
+): readonly Int32Array[] {
+  return Array.from(numbersOf(data, definition.target!), (label, item) => {
+    if (Number.isInteger(label) && label >= 0 && label < (classes ?? 2 ** 31)) {
+      return Int32Array.of(label);
+    }
+    const range = classes === undefined ? "from 0 on" : `from 0 to ${classes - 1}`;
     throw new MendelError(
       "mismatch",
-      `evaluator "${definition.name}": the target "${name}" must hold one class number per item`,
-      {
-        hint: "classes are counted from 0, in the order of the outputs",
-        where: { file: table.file },
-      },
-    );
-  }
-  return Int32Array.from(rows, (row) => {
-    const label = Number(field.values[row]!);
-    if (Number.isInteger(label) && label >= 0 && label < (classes ?? 2 ** 31)) return label;
-    throw new MendelError(
-      "mismatch",
-      `evaluator "${definition.name}": row ${row + 1} has label ${label}, expected a whole number ` +
-        (classes === undefined ? "from 0 on" : `from 0 to ${classes - 1}`),
+      `evaluator "${definition.name}": item ${item + 1} has label ${label}, expected a whole number ${range}`,
       {
         hint: "the graph's output has one column per class, counted from 0",
-        where: { file: table.file },
+        where: { file: data.path },
       },
     );
   });
 }
 
-function valueReference(
-  definition: EvaluatorDefinition,
-  table: DataTable,
-  rows: Int32Array,
-): Reference {
-  const field = requireField(definition, table, definition.target!);
-  if (field.kind === "text") {
-    throw mismatch(definition, `the target "${definition.target}" holds text, expected numbers`);
+function valueReference(definition: EvaluatorDefinition, data: Dataset): Reference {
+  const name = definition.target!;
+  const column = requireColumn(data, name);
+  const width = column.kind === "tensor" ? elementCount(column.shape) : 1;
+  const values =
+    column.kind === "tensor"
+      ? Float64Array.from(column.data as Iterable<number | bigint>, Number)
+      : numbersOf(data, name);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) {
+    const item = Math.floor(bad / width) + 1;
+    throw mismatch(definition, `the target of item ${item} is ${values[bad]}, expected a number`);
   }
-  const width = elementCount(field.itemShape);
-  const values = new Float64Array(rows.length * width);
   const mean = new Float64Array(width);
-  rows.forEach((row, item) => {
-    for (let column = 0; column < width; column++) {
-      const value = Number(field.values[row * width + column]!);
-      if (!Number.isFinite(value)) {
-        throw mismatch(
-          definition,
-          `row ${row + 1} of the target is ${value}, expected a finite number`,
-        );
-      }
-      values[item * width + column] = value;
-      mean[column]! += value;
-    }
+  values.forEach((value, at) => {
+    mean[at % width]! += value / data.rows;
   });
-  for (let column = 0; column < width; column++) mean[column]! /= rows.length;
-  return { kind: "values", width, values, mean };
+  const targets = Array.from({ length: data.rows }, (_, item) =>
+    values.subarray(item * width, (item + 1) * width),
+  );
+  return { kind: "values", width, targets, mean };
 }
 
 function checkVocabulary(

@@ -182,10 +182,20 @@ function toNative(feeds: Feeds): InferenceSession.FeedsType {
  * The binding reads `type`, `dims`, `location` and `data` and nothing else. Half floats must take this way: from Node 23 on,
  * `Tensor` turns a Uint16Array into a Float16Array that version 1.30 of the binding cannot read.
  */
-function nativeTensor({ type, dims, data }: FeedTensor): Tensor {
-  if (type === "float16") return { type, dims, location: "cpu", data } as Tensor;
-  return new Tensor(type, data as Tensor.DataTypeMap[typeof type], dims);
+function nativeTensor(feed: FeedTensor): Tensor {
+  const known = natives.get(feed);
+  if (known !== undefined) return known;
+  const { type, dims, data } = feed;
+  const native =
+    type === "float16"
+      ? ({ type, dims, location: "cpu", data } as Tensor)
+      : new Tensor(type, data as Tensor.DataTypeMap[typeof type], dims);
+  natives.set(feed, native);
+  return native;
 }
+
+/** Feeds are fed many times: minibatches by every candidate, weights by every minibatch. */
+const natives = new WeakMap<FeedTensor, Tensor>();
 
 function outputTensor(name: string, value: unknown): OutputTensor {
   if (!(value instanceof Tensor)) {

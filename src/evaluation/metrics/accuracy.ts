@@ -10,10 +10,10 @@ export const accuracy: Metric = {
   bounds: [0, 1],
   measure: {
     needs: "labels",
-    sum({ output, labels, rows, width }) {
+    sum({ output, labels, rows, width, start }) {
       let hits = 0;
       for (let row = 0; row < rows; row++) {
-        if (argmax(output, row * width, width) === labels[row]) hits += 1;
+        if (argmax(output, start + row * width, width) === labels[row]) hits += 1;
       }
       return hits;
     },

@@ -10,7 +10,7 @@ export const crossEntropy: Metric = {
   bounds: [0, Number.POSITIVE_INFINITY],
   measure: {
     needs: "labels",
-    sum: ({ output, labels, rows, width }) => negativeLogLikelihood(output, labels, rows, width),
+    sum: negativeLogLikelihood,
   },
   itemFitness: (score) => Math.exp(-score),
 };

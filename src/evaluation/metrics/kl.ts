@@ -1,3 +1,4 @@
+import { expOfMinus } from "./exp.ts";
 import type { Metric } from "./metric.ts";
 import { logSumExp } from "./softmax.ts";
 
@@ -10,9 +11,12 @@ export const kl: Metric = {
   bounds: [0, Number.POSITIVE_INFINITY],
   measure: {
     needs: "teacher",
-    sum({ output, teacher, rows, width }) {
+    sum({ output, teacher, rows, width, start }) {
       let sum = 0;
-      for (let row = 0; row < rows; row++) sum += divergence(teacher, output, row * width, width);
+      for (let row = 0; row < rows; row++) {
+        const at = row * width;
+        sum += divergence(teacher, at, output, start + at, width);
+      }
       return sum;
     },
   },
@@ -21,16 +25,18 @@ export const kl: Metric = {
 
 function divergence(
   teacher: Float32Array,
+  teacherAt: number,
   student: Float32Array,
-  start: number,
+  studentAt: number,
   width: number,
 ): number {
-  const teacherNorm = logSumExp(teacher, start, width);
-  const studentNorm = logSumExp(student, start, width);
+  const teacherNorm = logSumExp(teacher, teacherAt, width);
+  const studentNorm = logSumExp(student, studentAt, width);
   let sum = 0;
-  for (let i = start; i < start + width; i++) {
-    const logTeacher = teacher[i]! - teacherNorm;
-    sum += Math.exp(logTeacher) * (logTeacher - (student[i]! - studentNorm));
+  for (let i = 0; i < width; i++) {
+    const logTeacher = Math.min(0, teacher[teacherAt + i]! - teacherNorm);
+    const logStudent = student[studentAt + i]! - studentNorm;
+    sum += expOfMinus(-logTeacher) * (logTeacher - logStudent);
   }
   // Rounding may leave a value just below zero when both agree.
   return Math.max(0, sum);

@@ -9,9 +9,9 @@ export const mae: Metric = {
   bounds: [0, Number.POSITIVE_INFINITY],
   measure: {
     needs: "values",
-    sum({ output, target, rows, width }) {
+    sum({ output, target, rows, width, start }) {
       let sum = 0;
-      for (let i = 0; i < rows * width; i++) sum += Math.abs(output[i]! - target[i]!);
+      for (let i = 0; i < rows * width; i++) sum += Math.abs(output[start + i]! - target[i]!);
       return sum / width;
     },
   },

@@ -2,31 +2,30 @@
 export type Task = "classification" | "regression" | "language-modeling" | "agreement" | "module";
 
 /**
- * One item as a metric sees it: a model's output rows, and what they are compared with. A classified image is one row; a
- * text is one row per predicted token; a regression item is one row of values. All row-major, `rows` × `width`.
+ * A model's output on one item: `rows` × `width` numbers of `output`, row-major, from `start` on. A classified image is one
+ * row; a text is one row per predicted token; a regression item is one row of values.
  */
-export interface LabelItem {
+export interface ItemRows {
   readonly rows: number;
   readonly width: number;
   readonly output: Float32Array;
+  readonly start: number;
+}
+
+export interface LabelItem extends ItemRows {
   /** Class or token id per row, each in [0, width). */
   readonly labels: Int32Array;
 }
 
-export interface ValueItem {
-  readonly rows: number;
-  readonly width: number;
-  readonly output: Float32Array;
+export interface ValueItem extends ItemRows {
+  /** `rows` × `width` numbers. */
   readonly target: Float64Array;
   /** Mean target over the whole split, per column. */
   readonly targetMean: Float64Array;
 }
 
-export interface TeacherItem {
-  readonly rows: number;
-  readonly width: number;
-  readonly output: Float32Array;
-  /** The teacher's output on the same input. */
+export interface TeacherItem extends ItemRows {
+  /** The teacher's output on the same input, `rows` × `width` numbers. */
   readonly teacher: Float32Array;
 }
 

@@ -9,9 +9,9 @@ export const mse: Metric = {
   bounds: [0, Number.POSITIVE_INFINITY],
   measure: {
     needs: "values",
-    sum({ output, target, rows, width }) {
+    sum({ output, target, rows, width, start }) {
       let sum = 0;
-      for (let i = 0; i < rows * width; i++) sum += (output[i]! - target[i]!) ** 2;
+      for (let i = 0; i < rows * width; i++) sum += (output[start + i]! - target[i]!) ** 2;
       return sum / width;
     },
   },

@@ -4,7 +4,7 @@ import { negativeLogLikelihood } from "./softmax.ts";
 /** Shared with `perplexity`, so that one pass over the vocabulary serves both. */
 export const tokenNll: Measure = {
   needs: "labels",
-  sum: ({ output, labels, rows, width }) => negativeLogLikelihood(output, labels, rows, width),
+  sum: negativeLogLikelihood,
 };
 
 /** Mean negative log-likelihood per predicted token in nats; all tokens count equally, so a long text weighs more. */

@@ -12,9 +12,9 @@ export const r2: Metric = {
   bounds: [Number.NEGATIVE_INFINITY, 1],
   measure: {
     needs: "values",
-    sum({ output, target, rows, width }) {
+    sum({ output, target, rows, width, start }) {
       let sum = 0;
-      for (let i = 0; i < rows * width; i++) sum += (output[i]! - target[i]!) ** 2;
+      for (let i = 0; i < rows * width; i++) sum += (output[start + i]! - target[i]!) ** 2;
       return sum;
     },
     weight({ target, targetMean, rows, width }) {

@@ -1,3 +1,6 @@
+import { expOfMinus } from "./exp.ts";
+import type { LabelItem } from "./metric.ts";
+
 /**
  * log Σ exp of one row, in float64, shifted by the row's maximum so that it never overflows.
  *
@@ -11,7 +14,7 @@ export function logSumExp(values: Float32Array, start: number, width: number): n
     if (value > highest) highest = value;
   }
   let sum = 0;
-  for (let i = start; i < end; i++) sum += Math.exp(values[i]! - highest);
+  for (let i = start; i < end; i++) sum += expOfMinus(highest - values[i]!);
   return highest + Math.log(sum);
 }
 
@@ -30,16 +33,12 @@ export function argmax(values: Float32Array, start: number, width: number): numb
 }
 
 /** Σ over rows of −log softmax(row)[label], in nats. */
-export function negativeLogLikelihood(
-  output: Float32Array,
-  labels: Int32Array,
-  rows: number,
-  width: number,
-): number {
+export function negativeLogLikelihood(item: LabelItem): number {
+  const { output, labels, rows, width, start } = item;
   let sum = 0;
   for (let row = 0; row < rows; row++) {
-    const start = row * width;
-    sum += logSumExp(output, start, width) - output[start + labels[row]!]!;
+    const at = start + row * width;
+    sum += logSumExp(output, at, width) - output[at + labels[row]!]!;
   }
   return sum;
 }

@@ -10,11 +10,11 @@ export const top1Agreement: Metric = {
   bounds: [0, 1],
   measure: {
     needs: "teacher",
-    sum({ output, teacher, rows, width }) {
+    sum({ output, teacher, rows, width, start }) {
       let hits = 0;
       for (let row = 0; row < rows; row++) {
-        const start = row * width;
-        if (argmax(output, start, width) === argmax(teacher, start, width)) hits += 1;
+        const at = row * width;
+        if (argmax(output, start + at, width) === argmax(teacher, at, width)) hits += 1;
       }
       return hits;
     },

@@ -1,0 +1,108 @@
+import { MendelError } from "../base/errors.ts";
+import { suggestion } from "../base/suggest.ts";
+import type { FeedKind } from "../graph/weight-feed.ts";
+import { inputFeedProblems } from "../graph/weight-feed.ts";
+import { modelIdOf } from "../merge/plan.ts";
+import type { Recipe } from "../recipes/recipe.ts";
+import { EvaluationEngine, probeFeeds } from "./evaluation-engine.ts";
+import type { ProgramChoice } from "./executor.ts";
+import { openGraph, type SharedSetup } from "./host-setup.ts";
+import type { EvaluationPlan } from "./plan.ts";
+import type { Program } from "./program.ts";
+import { weightSourceOf } from "./shared-weights.ts";
+import { openSlabProgram } from "./slab-program.ts";
+import { createSplitLoader } from "./split-data.ts";
+
+/**
+ * An engine for one thread: its own program over the shared weights.
+ *
+ * @throws MendelError when graph, models and evaluators do not fit together
+ */
+export async function openThreadEngine(
+  plan: EvaluationPlan,
+  shared: SharedSetup,
+  choice: ProgramChoice,
+): Promise<EvaluationEngine> {
+  const open = programOpener(plan, shared);
+  const engine = engineFor(plan, open, await open(choice.feed), choice.feed);
+  await engine.prepare("search");
+  return engine;
+}
+
+/** Measures the feeds that the graph allows, with the first model's own weights. */
+export function probePlan(
+  plan: EvaluationPlan,
+  shared: SharedSetup,
+): Promise<ProgramChoice["probe"]> {
+  const open = programOpener(plan, shared);
+  const sample = singleModel(plan, Object.keys(plan.models)[0]!);
+  const { reader } = openGraph(plan);
+  const names = shared.inputs.tensors
+    .map((tensor) => tensor.name)
+    .filter((name) => reader.find(name));
+  const inputsPossible = inputFeedProblems(reader, names).length === 0;
+  reader.close();
+  return probeFeeds(
+    (feed) => (feed === "inputs" && !inputsPossible ? Promise.resolve(undefined) : open(feed)),
+    (program, feed) => engineFor(plan, open, program, feed),
+    (program) => program.load(sample),
+  );
+}
+
+type ProgramOpener = (feed: FeedKind) => Promise<Program>;
+
+function programOpener(plan: EvaluationPlan, shared: SharedSetup): ProgramOpener {
+  const source = weightSourceOf(shared.weights);
+  return async (feed) => {
+    const { reader, modelId } = openGraph(plan);
+    try {
+      return await openSlabProgram({
+        graph: reader,
+        graphId: modelId,
+        inputs: shared.inputs,
+        source,
+        feed,
+      });
+    } finally {
+      reader.close();
+    }
+  };
+}
+
+function engineFor(
+  plan: EvaluationPlan,
+  open: ProgramOpener,
+  program: Program,
+  feed: FeedKind,
+): EvaluationEngine {
+  return new EvaluationEngine({
+    evaluators: plan.evaluators,
+    program,
+    data: createSplitLoader(),
+    async openTeacher(model) {
+      if (!Object.hasOwn(plan.models, model)) {
+        throw new MendelError("invalid-config", `no model "${model}" that could be the teacher`, {
+          hint: suggestion(model, Object.keys(plan.models)),
+        });
+      }
+      const teacher = await open(feed);
+      await teacher.load(singleModel(plan, model));
+      return teacher;
+    },
+  });
+}
+
+/** The recipe that gives one model back bit for bit. */
+function singleModel(plan: EvaluationPlan, model: string): Recipe {
+  const ref = { model };
+  if (modelIdOf(ref) !== model) throw new Error(`model id ${model} is not a plain name`);
+  return {
+    mergeMethod: "linear",
+    body: { kind: "models", models: [{ model: ref, parameters: { weight: 1 } }] },
+    ...(plan.base === undefined ? {} : { baseModel: { model: plan.base } }),
+    parameters: {},
+    seed: 0,
+    freeze: [],
+    passthrough: {},
+  };
+}
