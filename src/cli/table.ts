@@ -1,3 +1,5 @@
+import { printable } from "./output.ts";
+
 /** A table for people: columns padded to their widest cell, numbers right-aligned, two spaces between columns. */
 export interface Column {
   readonly title: string;
@@ -5,7 +7,8 @@ export interface Column {
 }
 
 /**
- * Plain text table without rules, so that it can be cut, grepped and pasted.
+ * Plain text table without rules, so that it can be cut, grepped and pasted. Cells may come from files: control characters
+ * and line breaks in them are replaced.
  *
  * @param rows cells as text, one row per array, as many cells as columns
  */
@@ -13,6 +16,17 @@ export function formatTable(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
 ): string {
+  return layOut(
+    columns.map((column) => ({ ...column, title: oneLine(column.title) })),
+    rows.map((row) => row.map(oneLine)),
+  );
+}
+
+function oneLine(text: string): string {
+  return printable(text).replace(/[\t\n]/g, " ");
+}
+
+function layOut(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
   const widths = columns.map((column, c) =>
     Math.max(column.title.length, ...rows.map((row) => (row[c] ?? "").length)),
   );

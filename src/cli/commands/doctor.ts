@@ -1,5 +1,5 @@
-import { checkDatabase } from "../../store/check-database.ts";
 import { diagnose, type Finding } from "../../run/doctor.ts";
+import { checkDatabase } from "../../store/check-database.ts";
 import type { Verb } from "../verb.ts";
 
 const marks = { ok: "ok", warning: "warn", problem: "FAIL" } as const;

@@ -1,0 +1,200 @@
+import { MendelError } from "../../base/errors.ts";
+import {
+  type ComparedTrial,
+  commonSplit,
+  compareTrials,
+  type MetricComparison,
+} from "../../run/compare-trials.ts";
+import type { Connection } from "../../store/connection.ts";
+import { metricsOfRun, type TrialDetail, trialDetail } from "../../store/queries.ts";
+import type { MetricDefinition, RunRow, Split } from "../../store/rows.ts";
+import { recipesSideBySide, type SettingRow } from "../flat-recipe.ts";
+import { oneOf, splitNames } from "../option-parsers.ts";
+import { type Output, printable } from "../output.ts";
+import { chosenTrial, readStore } from "../read-store.ts";
+import { scoresTable, shownMetrics, trialScores } from "../scores-table.ts";
+import { formatTable } from "../table.ts";
+import type { Verb } from "../verb.ts";
+
+interface Compared extends ComparedTrial {
+  readonly run: RunRow;
+  readonly trial: TrialDetail;
+}
+
+interface Comparison {
+  readonly split: Split;
+  readonly trials: readonly Compared[];
+  readonly metrics: readonly MetricDefinition[];
+  readonly settings: readonly SettingRow[];
+  /** The first trial against each of the others. */
+  readonly tests: readonly MetricComparison[];
+}
+
+function chosen(database: Connection, output: Output, references: readonly string[]): Compared[] {
+  const found = references.map((reference) => chosenTrial(database, output, reference));
+  if (new Set(found.map(({ trialId }) => trialId)).size < found.length) {
+    throw new MendelError("usage", `${references.join(" and ")} are the same trial`, {
+      hint: "name two different ones",
+    });
+  }
+  return found.map(({ run, trialId }) => ({ run, trial: trialDetail(database, run, trialId) }));
+}
+
+function compared(
+  database: Connection,
+  output: Output,
+  references: readonly string[],
+  wanted: Split | undefined,
+): Comparison {
+  if (references.length < 2) {
+    throw new MendelError("usage", "compare needs two trials", {
+      hint: "for instance: mendel compare best baseline:uniform",
+    });
+  }
+  const trials = chosen(database, output, references);
+  const split = wanted ?? commonSplit(trials.map(({ trial }) => trial));
+  if (split === undefined) {
+    throw new MendelError("usage", "these trials have no evaluator and split in common", {
+      hint: "look at their scores with mendel show",
+    });
+  }
+  const [first, ...others] = trials as [Compared, ...Compared[]];
+  return {
+    split,
+    trials,
+    metrics: metricsOfRun(database, first.run.id),
+    settings: recipesSideBySide(trials.map(({ trial }) => trial.recipe)),
+    tests: others.flatMap((other) => compareTrials(database, first, other, split)),
+  };
+}
+
+function scoresText({ trials, split, metrics }: Comparison, all: boolean): string {
+  const [{ run }] = trials as [Compared, ...Compared[]];
+  return scoresTable(
+    { split, metrics: shownMetrics(run, metrics, all), leading: [{ title: "trial" }] },
+    trials.map((entry) => ({
+      leading: [entry.trial.ref],
+      model: trialScores(entry.run, entry.trial),
+    })),
+  );
+}
+
+/** Settings that differ; all of them when asked. */
+function settingsText({ settings, trials }: Comparison, all: boolean): string {
+  const rows = settings.filter(({ differs }) => all || differs);
+  const same = settings.length - rows.length;
+  const rest =
+    same === 0 ? "" : `\n${same} settings are the same${all ? "" : " (--verbose shows them)"}`;
+  if (rows.length === 0) return `the recipes are equal: ${settings.length} settings`;
+  return (
+    formatTable(
+      [
+        { title: "setting" },
+        ...trials.map(({ trial }) => ({ title: trial.ref, align: "right" as const })),
+      ],
+      rows.map(({ setting, values }) => [setting, ...values.map((value) => value ?? "–")]),
+    ) + rest
+  );
+}
+
+const digits = (value: number): string => value.toFixed(4);
+
+function probability(p: number): string {
+  return p < 1e-4 ? "p < 0.0001" : `p = ${p.toFixed(4)}`;
+}
+
+/** One metric of a pair in a sentence. */
+function sentence({ first, second, evaluator, metric, outcome }: MetricComparison): string {
+  const name = `${evaluator}.${metric}`;
+  if (outcome.state === "skipped") return `${name}: not tested: ${outcome.reason}.`;
+  const { test, verdict } = outcome;
+  const { meanDifference, standardError, interval, items, pValue } = test;
+  const spread = standardError === undefined ? "" : ` ± ${digits(standardError)}`;
+  const range =
+    interval === undefined
+      ? ""
+      : `95 % interval ${digits(interval.low)} to ${digits(interval.high)}, `;
+  const numbers = `difference ${digits(meanDifference)}${spread} (${range}${probability(pValue)}, ${items} items)`;
+  if (verdict === "unclear") {
+    return `${name}: no clear difference between ${first} and ${second}; ${numbers}.`;
+  }
+  return `${name}: ${first} is ${verdict} than ${second}; ${numbers}.`;
+}
+
+function remarks({ split, tests }: Comparison): string[] {
+  const tested = tests.flatMap(({ outcome }) => (outcome.state === "tested" ? [outcome] : []));
+  const lines: string[] = [];
+  if (split === "search" && tested.some(({ verdict }) => verdict !== "unclear")) {
+    lines.push(
+      "The search chose its candidates by these very items; validation or test scores are the fair ones.",
+    );
+  }
+  if (tested.some(({ unweighted }) => unweighted)) {
+    lines.push(
+      "Items count equally here, also where the metric weighs them, as token counts do in texts.",
+    );
+  }
+  if (tested.length > 1) {
+    lines.push(`${tested.length} tests: one in twenty looks clear by chance alone.`);
+  }
+  return lines;
+}
+
+function testsText(comparison: Comparison): string {
+  const lines = [...comparison.tests.map(sentence), ...remarks(comparison)];
+  return printable(lines.length === 0 ? "There is no metric in common." : lines.join("\n"));
+}
+
+function testObject({
+  first,
+  second,
+  evaluator,
+  metric,
+  direction,
+  outcome,
+}: MetricComparison): object {
+  const pair = { first, second, evaluator, metric, direction };
+  if (outcome.state === "skipped") return { ...pair, tested: false, reason: outcome.reason };
+  const { standardError, interval, ...test } = outcome.test;
+  return {
+    ...pair,
+    tested: true,
+    verdict: outcome.verdict,
+    ...test,
+    standardError: standardError ?? null,
+    interval: interval ?? null,
+    unweighted: outcome.unweighted,
+  };
+}
+
+export const compare: Verb = {
+  examples: ["compare best baseline:uniform", "compare digits-1/best digits-2/best --split test"],
+  configure: (command) => {
+    command
+      .argument("<trial...>", "two or more trials; the first is compared with each of the others")
+      .option(
+        "--split <split>",
+        "search, validation or test (the last of them that all trials have)",
+        oneOf("--split", splitNames),
+      );
+  },
+  async run({ output, db, args, options }) {
+    const wanted = options["split"] as Split | undefined;
+    const comparison = readStore(db, (database) => compared(database, output, args, wanted));
+    output.print(scoresText(comparison, output.verbose));
+    output.print(`\n${settingsText(comparison, output.verbose)}`);
+    output.print(`\n${testsText(comparison)}`);
+    const { split, trials, settings, tests } = comparison;
+    output.emit("compare", {
+      split,
+      trials: trials.map(({ run, trial }) => trialScores(run, trial)),
+      settings: settings.map(({ setting, values, differs }) => ({
+        setting,
+        values: values.map((value) => value ?? null),
+        differs,
+      })),
+      tests: tests.map(testObject),
+    });
+    return 0;
+  },
+};
