@@ -23,14 +23,13 @@ export function resourceShares(rows: readonly ScoreRow[], options: SharingOption
   for (let j = 0; j < items; j++) {
     let lowest = Number.POSITIVE_INFINITY;
     let highest = Number.NEGATIVE_INFINITY;
-    let sum = 0;
     for (const row of rows) {
       lowest = Math.min(lowest, row[j]!);
       highest = Math.max(highest, row[j]!);
-      sum += row[j]!;
     }
     const shift = options.minShift ? lowest : Math.min(0, lowest);
-    const total = sum - rows.length * shift;
+    let total = 0;
+    for (const row of rows) total += row[j]! - shift;
     if (!(total > 0)) continue;
     const worth = (highest - shift) / (options.alpha === 1 ? total : total ** options.alpha);
     for (let i = 0; i < rows.length; i++) shares[i]![j] = (rows[i]![j]! - shift) * worth;

@@ -62,20 +62,23 @@ function tridiagonalize(
   const v = new Float64Array(n);
   const p = new Float64Array(n);
   for (let k = 0; k < n - 2; k++) {
+    let size = 0;
+    for (let i = k + 1; i < n; i++) size = Math.max(size, Math.abs(a[i * n + k]!));
     const first = a[(k + 1) * n + k]!;
     let tail = 0;
-    for (let i = k + 2; i < n; i++) {
-      v[i] = a[i * n + k]!;
+    // Relative to the column's size: the reflection is the same, and no square vanishes that matters.
+    for (let i = k + 2; i < n && size > 0; i++) {
+      v[i] = a[i * n + k]! / size;
       tail += v[i]! * v[i]!;
     }
-    if (tail < NEGLIGIBLE * NEGLIGIBLE) {
+    if (tail === 0) {
       off[k] = first;
       continue;
     }
-    const length = Math.sqrt(first * first + tail);
-    const alpha = first > 0 ? -length : length;
-    off[k] = alpha;
-    v[k + 1] = first - alpha;
+    const lead = first / size;
+    const length = lead > 0 ? -Math.sqrt(lead * lead + tail) : Math.sqrt(lead * lead + tail);
+    off[k] = length * size;
+    v[k + 1] = lead - length;
     const beta = 2 / (tail + v[k + 1]! * v[k + 1]!);
     reflectBothSides(a, n, k + 1, v, p, beta);
     reflectRows(vectors, n, k + 1, v, p, beta);
@@ -166,10 +169,8 @@ function qrStep(
   let x = diagonal[start]! - shift;
   let z = off[start]!;
   for (let k = start; k < end; k++) {
-    const r = Math.sqrt(x * x + z * z);
-    const c = r === 0 ? 1 : x / r;
-    const s = r === 0 ? 0 : z / r;
-    if (k > start) off[k - 1] = r;
+    const [c, s] = rotationOnto(x, z);
+    if (k > start) off[k - 1] = c * x + s * z;
     const upper = diagonal[k]!;
     const lower = diagonal[k + 1]!;
     const middle = off[k]!;
@@ -183,6 +184,19 @@ function qrStep(
     }
     rotateRows(vectors, n, k, c, s);
   }
+}
+
+/** Cosine and sine that turn (x, z) into (±r, 0); squares of ratios only, so that tiny numbers keep their precision. */
+function rotationOnto(x: number, z: number): readonly [number, number] {
+  if (z === 0) return [1, 0];
+  if (Math.abs(x) >= Math.abs(z)) {
+    const tangent = z / x;
+    const c = 1 / Math.sqrt(1 + tangent * tangent);
+    return [c, c * tangent];
+  }
+  const cotangent = x / z;
+  const s = 1 / Math.sqrt(1 + cotangent * cotangent);
+  return [s * cotangent, s];
 }
 
 function rotateRows(m: Float64Array, n: number, row: number, c: number, s: number): void {

@@ -327,6 +327,18 @@ describe("cma_es", () => {
     expect(sizes.slice(1).some((size) => size < 28)).toBe(true);
   });
 
+  it("continues exactly between two lazy decompositions in high dimension", () => {
+    const axes = Array.from({ length: 120 }, (_, i) => `g${i}`);
+    const problem = { ...vectorProblem, axes, start: axes.map(() => 0.5), initial: [] };
+    const whole = generations(createOptimizer("cma_es", {}, problem), 6, scored);
+    const running = createOptimizer("cma_es", {}, problem);
+    for (let g = 0; g < 5; g++) {
+      const restored = createOptimizer("cma_es", {}, problem, throughText(running.snapshot()));
+      expect(generations(restored, 2, scored)).toEqual(whole.slice(g, g + 2));
+      generations(running, 1, scored);
+    }
+  });
+
   it("widens the search on a plateau instead of collapsing", () => {
     const flat: Judge = ({ id }) => ({ state: "complete", id, fitness: [0.5] });
     const optimizer = createOptimizer("cma_es", { sigma: 0.01 }, vectorProblem);

@@ -47,6 +47,35 @@ describe("symmetricEigen", () => {
     );
   });
 
+  it("stays orthogonal when entries differ by hundreds of orders of magnitude", () => {
+    const exponents = fc.integer({ min: -320, max: 3 });
+    const graded = fc.integer({ min: 2, max: 7 }).chain((n) =>
+      fc
+        .array(fc.tuple(fc.double({ min: -1, max: 1, noNaN: true }), exponents), {
+          minLength: n * n,
+          maxLength: n * n,
+        })
+        .map((entries) => ({ n, entries: entries.map(([x, e]) => x * 10 ** e) })),
+    );
+    fc.assert(
+      fc.property(graded, ({ n, entries }) => {
+        const matrix = Float64Array.from(
+          { length: n * n },
+          (_, at) => entries[Math.max(at, (at % n) * n + Math.floor(at / n))]!,
+        );
+        const { vectors } = symmetricEigen(matrix, n);
+        for (let i = 0; i < n; i++) {
+          for (let j = 0; j < n; j++) {
+            let dot = 0;
+            for (let k = 0; k < n; k++) dot += vectors[i * n + k]! * vectors[j * n + k]!;
+            expect(Math.abs(dot - (i === j ? 1 : 0))).toBeLessThan(1e-13 * n);
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   it("finds the known spectrum of the second-difference matrix", () => {
     const n = 30;
     const matrix = new Float64Array(n * n);
