@@ -4,6 +4,11 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const args = [join(root, "dist", "cli", "main.js"), "run", "examples/digits/experiment.yml", ...process.argv.slice(2)];
+const args = [
+  join(root, "dist", "cli", "main.js"),
+  "run",
+  "examples/digits/experiment.yml",
+  ...process.argv.slice(2),
+];
 const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" });
 process.exitCode = status ?? 1;

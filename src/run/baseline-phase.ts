@@ -90,7 +90,12 @@ export async function baselinePhase(context: SearchContext): Promise<BaselineSco
       store.openGeneration(run.id, { gen: 0, snapshot: null, trials });
     }
     const finished = await scoreAll(context, (number, done) => {
-      listen({ kind: "baseline", label: baselines[number]?.label ?? "", done, total: baselines.length });
+      listen({
+        kind: "baseline",
+        label: baselines[number]?.label ?? "",
+        done,
+        total: baselines.length,
+      });
     });
     if (!finished) return undefined;
     store.closeGeneration(run.id, { gen: 0, snapshot: null });
@@ -137,7 +142,9 @@ function refuseWhenAllFailed(context: SearchContext, scores: readonly TrialScore
 
 function summarize(context: SearchContext): BaselineScores {
   const { store, run, prepared } = context;
-  const numbers = prepared.baselines.flatMap(({ kind }, number) => (kind === "parent" ? [number] : []));
+  const numbers = prepared.baselines.flatMap(({ kind }, number) =>
+    kind === "parent" ? [number] : [],
+  );
   const resultsOn = (split: Split): EvaluatorResult[][] =>
     numbers.map((number) => store.results(run.id, number, split));
   const values = numbers.flatMap((number) => {

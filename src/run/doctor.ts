@@ -26,7 +26,11 @@ function checkNode(): Finding {
   };
 }
 
-async function checkModule(name: string, load: () => Promise<string>, hint: string): Promise<Finding> {
+async function checkModule(
+  name: string,
+  load: () => Promise<string>,
+  hint: string,
+): Promise<Finding> {
   try {
     return { name, level: "ok", message: await load() };
   } catch (thrown) {
@@ -98,10 +102,26 @@ function checkDisk(db: string): Finding {
 export async function diagnose(db: string): Promise<Finding[]> {
   return [
     checkNode(),
-    await checkModule("better-sqlite3", sqliteVersion, "run npm rebuild better-sqlite3 (a C++ compiler is needed)"),
-    await checkModule("onnxruntime-node", runtimeVersion, "run npm ci again; CPU binaries come inside the package"),
-    await checkModule("kernels", kernelSpeed, "run npm run build; the CPU and Node must support WebAssembly SIMD"),
-    { name: "processor", level: "ok", message: `${cpus().length} × ${cpus()[0]?.model.trim() ?? "unknown"}` },
+    await checkModule(
+      "better-sqlite3",
+      sqliteVersion,
+      "run npm rebuild better-sqlite3 (a C++ compiler is needed)",
+    ),
+    await checkModule(
+      "onnxruntime-node",
+      runtimeVersion,
+      "run npm ci again; CPU binaries come inside the package",
+    ),
+    await checkModule(
+      "kernels",
+      kernelSpeed,
+      "run npm run build; the CPU and Node must support WebAssembly SIMD",
+    ),
+    {
+      name: "processor",
+      level: "ok",
+      message: `${cpus().length} × ${cpus()[0]?.model.trim() ?? "unknown"}`,
+    },
     checkMemory(),
     checkDisk(db),
   ];

@@ -1,5 +1,5 @@
 import { cpus, release } from "node:os";
-import { messageOf, MendelError } from "../base/errors.ts";
+import { MendelError, messageOf } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { packageVersion } from "../base/package.ts";
 import type { ProgramChoice } from "../evaluation/executor.ts";
@@ -12,7 +12,12 @@ import type { Listener } from "./events.ts";
 import { type Experiment, loadExperiment, restoreExperiment } from "./experiment.ts";
 import { finalistPhase } from "./finalist-phase.ts";
 import { createGate } from "./gate.ts";
-import { type PreparedExperiment, prepareExperiment, startExecutor, withProgram } from "./prepare.ts";
+import {
+  type PreparedExperiment,
+  prepareExperiment,
+  startExecutor,
+  withProgram,
+} from "./prepare.ts";
 import { search } from "./search.ts";
 import { type RunSummary, summarizeRun } from "./summary.ts";
 
@@ -79,7 +84,14 @@ export async function startRun(options: StartOptions): Promise<RunSummary> {
       metrics: prepared.metrics,
       inputs: prepared.inputs,
     });
-    return await drive(withProgram(prepared, executor.program), store, run, executor, options, false);
+    return await drive(
+      withProgram(prepared, executor.program),
+      store,
+      run,
+      executor,
+      options,
+      false,
+    );
   } finally {
     await executor.close();
     store.close();
@@ -105,7 +117,14 @@ export async function resumeRun(options: ResumeOptions): Promise<RunSummary> {
       if (options.evaluations !== undefined) {
         store.setBudget(run.id, jsonOf(prepared.experiment.budget));
       }
-      return await drive(withProgram(prepared, executor.program), store, run, executor, options, true);
+      return await drive(
+        withProgram(prepared, executor.program),
+        store,
+        run,
+        executor,
+        options,
+        true,
+      );
     } finally {
       await executor.close();
     }
@@ -118,7 +137,11 @@ function jsonOf(value: object): Json {
   return JSON.parse(JSON.stringify(value)) as Json;
 }
 
-function withBudget(experiment: Experiment, run: RunRow, evaluations: number | undefined): Experiment {
+function withBudget(
+  experiment: Experiment,
+  run: RunRow,
+  evaluations: number | undefined,
+): Experiment {
   const recorded = run.budget as BudgetLimits;
   const budget = { ...recorded, ...(evaluations === undefined ? {} : { evaluations }) };
   return { ...experiment, budget: budget as Experiment["budget"] };
@@ -127,7 +150,8 @@ function withBudget(experiment: Experiment, run: RunRow, evaluations: number | u
 function refuseChangedInputs(store: RunStore, run: RunRow, inputs: readonly InputFile[]): void {
   const [first] = store.compareInputs(run.id, inputs);
   if (first === undefined) return;
-  const what = first.problem === "changed" ? "has changed since the run began" : `is ${first.problem}`;
+  const what =
+    first.problem === "changed" ? "has changed since the run began" : `is ${first.problem}`;
   throw new MendelError("mismatch", `${first.role} (${first.path}) ${what}`, {
     hint: "put the original file back, or start a new run: scores of different inputs do not mix",
     where: { file: first.path },
@@ -167,7 +191,12 @@ async function drive(
   };
   let reason = "failed";
   try {
-    listen({ kind: "started", run: run.name, resumed, budget: prepared.experiment.budget.evaluations });
+    listen({
+      kind: "started",
+      run: run.name,
+      resumed,
+      budget: prepared.experiment.budget.evaluations,
+    });
     reason = await phases(context);
     store.setRunState(run.id, reason === "interrupted" ? "paused" : "done", reason);
   } catch (thrown) {

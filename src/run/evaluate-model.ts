@@ -14,7 +14,7 @@ import { findTrial } from "../store/find.ts";
 import { recipeOf } from "../store/read-rows.ts";
 import { singleModelRecipe } from "./baselines.ts";
 import { findNamed, loadExperiment, restoreExperiment } from "./experiment.ts";
-import { inspectExperiment } from "./prepare.ts";
+import { inspectExperiment } from "./inspect-experiment.ts";
 import { placesOf } from "./recipe-models.ts";
 
 export interface EvaluateOptions {
@@ -91,7 +91,9 @@ function recipeTarget(file: string): Target {
   const places = placesOf(recipe, dirname(file));
   return {
     recipe: mapModelRefs(recipe, (ref) => ({ model: modelIdOf(ref) })),
-    models: Object.fromEntries(places.map(({ id, path, base }) => [id, base === undefined ? { path } : { path, base }])),
+    models: Object.fromEntries(
+      places.map(({ id, path, base }) => [id, base === undefined ? { path } : { path, base }]),
+    ),
     ...(recipe.baseModel === undefined ? {} : { base: modelIdOf(recipe.baseModel) }),
   };
 }
@@ -104,7 +106,12 @@ function trialTarget(db: string, reference: string): Target {
     const { plan, evaluators, models } = inspectExperiment(experiment);
     models.close();
     const { recipe } = recipeOf(reader, trialId);
-    return { recipe, ...plan, evaluators, note: `scoring ${ref} with the evaluators of run ${run.name}` };
+    return {
+      recipe,
+      ...plan,
+      evaluators,
+      note: `scoring ${ref} with the evaluators of run ${run.name}`,
+    };
   } finally {
     reader.close();
   }
@@ -139,7 +146,8 @@ function planOf(options: EvaluateOptions, target: Target): EvaluationPlan {
       hint: "name evaluators with --evaluator NAME, or an experiment with --experiment FILE",
     });
   }
-  const graph = options.graph === undefined ? (target.graph ?? fromFile.graph) : resolve(options.graph);
+  const graph =
+    options.graph === undefined ? (target.graph ?? fromFile.graph) : resolve(options.graph);
   return {
     models: target.models,
     graph: graphFor(target, graph),
@@ -155,11 +163,16 @@ function graphFor({ models }: Target, named: string | undefined): string {
   const paths = Object.values(models).map(({ path }) => path);
   const [only] = paths;
   const own = paths.map((path) => ownGraph(path)).find((path) => path !== undefined);
-  const graph = paths.length === 1 && only !== undefined ? (ownGraph(only) ?? named) : (named ?? own);
+  const graph =
+    paths.length === 1 && only !== undefined ? (ownGraph(only) ?? named) : (named ?? own);
   if (graph !== undefined) return graph;
-  throw new MendelError("mismatch", `${only ?? "the model"} holds weights without an ONNX graph to run them`, {
-    hint: "name the ONNX file of a model of the same shape with --graph FILE",
-  });
+  throw new MendelError(
+    "mismatch",
+    `${only ?? "the model"} holds weights without an ONNX graph to run them`,
+    {
+      hint: "name the ONNX file of a model of the same shape with --graph FILE",
+    },
+  );
 }
 
 function ownGraph(path: string): string | undefined {

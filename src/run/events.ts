@@ -1,7 +1,17 @@
 /** What a search tells whoever listens. Emitted only after what it speaks of is in the database. */
 export type RunEvent =
-  | { readonly kind: "started"; readonly run: string; readonly resumed: boolean; readonly budget: number | undefined }
-  | { readonly kind: "baseline"; readonly label: string; readonly done: number; readonly total: number }
+  | {
+      readonly kind: "started";
+      readonly run: string;
+      readonly resumed: boolean;
+      readonly budget: number | undefined;
+    }
+  | {
+      readonly kind: "baseline";
+      readonly label: string;
+      readonly done: number;
+      readonly total: number;
+    }
   | {
       readonly kind: "trial";
       readonly trial: number;
@@ -11,7 +21,12 @@ export type RunEvent =
       readonly state: "done" | "failed" | "cached";
       readonly failure?: string;
     }
-  | { readonly kind: "improved"; readonly trial: number; readonly fitness: number; readonly done: number }
+  | {
+      readonly kind: "improved";
+      readonly trial: number;
+      readonly fitness: number;
+      readonly done: number;
+    }
   | {
       readonly kind: "generation";
       readonly generation: number;

@@ -65,7 +65,10 @@ function isOnnx(path: string): boolean {
 }
 
 /** As asked for; else the format of the base (or the first model): a search over folders ends in a folder. */
-function formatOf(options: ExportOptions, { experiment, models }: PreparedExperiment): OutputFormat {
+function formatOf(
+  options: ExportOptions,
+  { experiment, models }: PreparedExperiment,
+): OutputFormat {
   if (options.format !== undefined) return options.format;
   const reference = experiment.base ?? (experiment.models[0]?.id as string);
   const { format } = models.require(reference);
@@ -76,14 +79,22 @@ function formatOf(options: ExportOptions, { experiment, models }: PreparedExperi
 function checkFolder(out: string, prepared: PreparedExperiment): void {
   const inputs = prepared.inputs.map(({ path }) => path);
   if (inputs.some((path) => path === out || path.startsWith(`${out}/`))) {
-    throw new MendelError("usage", `${out} holds files of the experiment; a model is never written there`, {
-      hint: "choose another folder",
-    });
+    throw new MendelError(
+      "usage",
+      `${out} holds files of the experiment; a model is never written there`,
+      {
+        hint: "choose another folder",
+      },
+    );
   }
   if (existsSync(out) && (!statSync(out).isDirectory() || foreignFiles(out).length > 0)) {
-    throw new MendelError("usage", `${out} exists and holds ${foreignFiles(out).join(", ") || "a file"}`, {
-      hint: "choose a folder that is empty, absent, or written by mendel export",
-    });
+    throw new MendelError(
+      "usage",
+      `${out} exists and holds ${foreignFiles(out).join(", ") || "a file"}`,
+      {
+        hint: "choose a folder that is empty, absent, or written by mendel export",
+      },
+    );
   }
 }
 
@@ -114,12 +125,16 @@ function recipeWithPaths(recipe: Recipe, prepared: PreparedExperiment, out: stri
 function recipeComment(run: RunRow, trial: TrialDetail, prepared: PreparedExperiment): string {
   const scores = Object.entries(trial.scores).flatMap(([evaluator, metrics]) =>
     Object.entries(metrics).flatMap(([metric, splits]) =>
-      Object.entries(splits).map(([split, score]) => `  ${evaluator} ${metric} ${split}: ${score?.value ?? score?.kind}`),
+      Object.entries(splits).map(
+        ([split, score]) => `  ${evaluator} ${metric} ${split}: ${score?.value ?? score?.kind}`,
+      ),
     ),
   );
   const digests = prepared.inputs
     .filter(({ role }) => role.startsWith("model:"))
-    .map(({ role, path, sha256: digest }) => `  ${role.split(":")[1]}: ${basename(path)} ${digest}`);
+    .map(
+      ({ role, path, sha256: digest }) => `  ${role.split(":")[1]}: ${basename(path)} ${digest}`,
+    );
   return [
     `Made by mendel ${packageVersion()}, run ${run.name}, trial ${trial.number}.`,
     `recipe sha256 ${trial.recipeSha256}`,
@@ -148,7 +163,13 @@ function lineageText(store: RunStore, run: RunRow, trial: TrialDetail): string {
       seed: run.seed,
       experiment: { file: run.experimentPath, given: JSON.parse(run.configGiven) as unknown },
       genes: trial.genes,
-      nodes: tree.nodes.map(({ number, ref, operator, fitness, label }) => ({ number, trial: ref, operator, fitness, label })),
+      nodes: tree.nodes.map(({ number, ref, operator, fitness, label }) => ({
+        number,
+        trial: ref,
+        operator,
+        fitness,
+        label,
+      })),
       edges: tree.edges,
     },
     null,
@@ -181,7 +202,10 @@ async function verify(
       const recipe = singleModelRecipe("exported", { seed: 0, freeze: [] });
       const outcome = await executor.evaluate({ id: written, recipe, evaluators, split });
       if (outcome.state === "failed") {
-        throw new MendelError("internal", `the exported model cannot be scored: ${outcome.message}`);
+        throw new MendelError(
+          "internal",
+          `the exported model cannot be scored: ${outcome.message}`,
+        );
       }
       scores.push(...compareScores(trial, outcome.results, split));
     }
@@ -192,8 +216,13 @@ async function verify(
 }
 
 /** Only the exported model, and the teachers that agreement evaluators need. */
-function agreementModels(prepared: PreparedExperiment, models: PreparedExperiment["plan"]["models"]) {
-  const teachers = prepared.evaluators.flatMap(({ teacher }) => (teacher?.kind === "model" ? [teacher.at] : []));
+function agreementModels(
+  prepared: PreparedExperiment,
+  models: PreparedExperiment["plan"]["models"],
+) {
+  const teachers = prepared.evaluators.flatMap(({ teacher }) =>
+    teacher?.kind === "model" ? [teacher.at] : [],
+  );
   const needed = new Set(["exported", ...teachers]);
   for (const id of [...needed]) {
     const base = models[id]?.base;
@@ -203,10 +232,16 @@ function agreementModels(prepared: PreparedExperiment, models: PreparedExperimen
 }
 
 function hasScores(trial: TrialDetail, evaluator: string, split: Split): boolean {
-  return Object.values(trial.scores[evaluator] ?? {}).some((bySplit) => bySplit[split] !== undefined);
+  return Object.values(trial.scores[evaluator] ?? {}).some(
+    (bySplit) => bySplit[split] !== undefined,
+  );
 }
 
-function compareScores(trial: TrialDetail, results: readonly EvaluatorResult[], split: Split): VerifiedScore[] {
+function compareScores(
+  trial: TrialDetail,
+  results: readonly EvaluatorResult[],
+  split: Split,
+): VerifiedScore[] {
   return results.flatMap(({ evaluator, metrics }) =>
     metrics.flatMap(({ metric, value }) => {
       const stored = trial.scores[evaluator]?.[metric]?.[split]?.value;
@@ -216,7 +251,10 @@ function compareScores(trial: TrialDetail, results: readonly EvaluatorResult[], 
 }
 
 function agree({ stored, measured }: VerifiedScore): boolean {
-  return measured !== undefined && Math.abs(measured - stored) <= TOLERANCE * Math.max(1, Math.abs(stored));
+  return (
+    measured !== undefined &&
+    Math.abs(measured - stored) <= TOLERANCE * Math.max(1, Math.abs(stored))
+  );
 }
 
 /** The path that opens as the written model: the folder for `hf`, else the weights file. */
@@ -241,7 +279,9 @@ export async function exportTrial(options: ExportOptions): Promise<ExportResult>
   try {
     const { run, trialId } = findTrial(store.database, options.trial);
     const trial = trialDetail(store.database, run, trialId);
-    const prepared = await prepareExperiment(restoreExperiment(JSON.parse(run.configGiven), run.experimentPath));
+    const prepared = await prepareExperiment(
+      restoreExperiment(JSON.parse(run.configGiven), run.experimentPath),
+    );
     try {
       refuseChanged(store, run, prepared);
       checkFolder(out, prepared);
@@ -266,10 +306,14 @@ export async function exportTrial(options: ExportOptions): Promise<ExportResult>
 function refuseChanged(store: RunStore, run: RunRow, prepared: PreparedExperiment): void {
   const [changed] = store.compareInputs(run.id, prepared.inputs);
   if (changed === undefined) return;
-  throw new MendelError("mismatch", `${changed.role} (${changed.path}) is not what it was when the run began`, {
-    hint: "put the original file back: the recipe makes another model from other inputs",
-    where: { file: changed.path },
-  });
+  throw new MendelError(
+    "mismatch",
+    `${changed.role} (${changed.path}) is not what it was when the run began`,
+    {
+      hint: "put the original file back: the recipe makes another model from other inputs",
+      where: { file: changed.path },
+    },
+  );
 }
 
 async function writeAndVerify(
@@ -294,9 +338,15 @@ async function writeAndVerify(
     format,
     out,
     shardBytes: options.shardBytes,
-    metadata: { "mendel.run": run.name, "mendel.trial": String(trial.number), "mendel.recipe": trial.recipeSha256 },
+    metadata: {
+      "mendel.run": run.name,
+      "mendel.trial": String(trial.number),
+      "mendel.recipe": trial.recipeSha256,
+    },
     graph: format === "onnx" ? graphOf(prepared) : undefined,
-    donor: [reference, ...models.readers.keys()].map((id) => models.require(id)).find(({ format: kind }) => kind === "hf"),
+    donor: [reference, ...models.readers.keys()]
+      .map((id) => models.require(id))
+      .find(({ format: kind }) => kind === "hf"),
   });
   const verified = await verify(prepared, trial, openable(weights, format, out));
   const agrees = verified.every(agree);
@@ -309,7 +359,9 @@ async function writeAndVerify(
     writeText(out, "README.md", modelCard({ run, trial, prepared, verified, format, dtype })),
     writeText(out, "lineage.json", lineageText(store, run, trial)),
   ];
-  const sums = files.map(({ path, sha256: digest }) => `${digest}  ${relative(out, path)}\n`).join("");
+  const sums = files
+    .map(({ path, sha256: digest }) => `${digest}  ${relative(out, path)}\n`)
+    .join("");
   files.push(writeText(out, "SHA256SUMS", sums));
   return { files, coverage: coverageOf(match), verified, agrees, warnings: compiled.warnings };
 }
@@ -317,10 +369,17 @@ async function writeAndVerify(
 function graphOf({ plan, models, match }: PreparedExperiment) {
   const id = plan.graph;
   const isModel = models.readers.has(id) && models.require(id).format === "onnx";
-  const reader = isModel ? (models.require(id) as OnnxReader) : openOnnx(plan.models[id]?.path ?? id);
+  const reader = isModel
+    ? (models.require(id) as OnnxReader)
+    : openOnnx(plan.models[id]?.path ?? id);
   if (!isModel) {
-    return { reader, nameIn: (tensor: string) => (reader.find(tensor) === undefined ? undefined : tensor) };
+    return {
+      reader,
+      nameIn: (tensor: string) => (reader.find(tensor) === undefined ? undefined : tensor),
+    };
   }
-  const names = new Map(match.plan.tensors.map(({ name, sources }) => [name, sources.get(id)?.name]));
+  const names = new Map(
+    match.plan.tensors.map(({ name, sources }) => [name, sources.get(id)?.name]),
+  );
   return { reader, nameIn: (tensor: string) => names.get(tensor) };
 }

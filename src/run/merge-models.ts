@@ -38,7 +38,10 @@ export interface MergeResult {
 }
 
 /** Models whose random masks must not depend on how the recipe spells their paths get the digest of their files. */
-async function identitiesOf(compiled: CompiledRecipe, models: OpenModels): Promise<Map<string, string>> {
+async function identitiesOf(
+  compiled: CompiledRecipe,
+  models: OpenModels,
+): Promise<Map<string, string>> {
   const identities = new Map<string, string>();
   if (!compiled.method.randomMasks) return identities;
   for (const [id, reader] of models.readers) {
@@ -73,16 +76,29 @@ function formatOf(options: MergeOptions, models: OpenModels, reference: string):
 }
 
 /** The graph of an ONNX output: as asked for, else that of the reference, else of the first ONNX model. */
-function graphFor(options: MergeOptions, models: OpenModels, reference: string, match: MatchReport) {
+function graphFor(
+  options: MergeOptions,
+  models: OpenModels,
+  reference: string,
+  match: MatchReport,
+) {
   if (options.graph !== undefined) {
     const reader = openOnnx(options.graph);
-    return { reader, nameIn: (tensor: string) => (reader.find(tensor) === undefined ? undefined : tensor) };
+    return {
+      reader,
+      nameIn: (tensor: string) => (reader.find(tensor) === undefined ? undefined : tensor),
+    };
   }
   const order = [reference, ...models.readers.keys()];
   const id = order.find((candidate) => models.require(candidate).format === "onnx");
   if (id === undefined) return undefined;
-  const names = new Map(match.plan.tensors.map(({ name, sources }) => [name, sources.get(id)?.name]));
-  return { reader: models.require(id) as OnnxReader, nameIn: (tensor: string) => names.get(tensor) };
+  const names = new Map(
+    match.plan.tensors.map(({ name, sources }) => [name, sources.get(id)?.name]),
+  );
+  return {
+    reader: models.require(id) as OnnxReader,
+    nameIn: (tensor: string) => names.get(tensor),
+  };
 }
 
 /** Whose configuration and tokenizer a Hugging Face output gets: the reference's, else the first folder's. */
@@ -146,7 +162,9 @@ export async function mergeModels(options: MergeOptions): Promise<MergeResult> {
     const out = last ? options.out : join(options.out, "intermediate", recipe.name as string);
     if (recipe.name !== undefined) made.set(recipe.name, out);
     const ready = withOptions(withIntermediates(recipe, made), options);
-    results.push(await mergeOne(ready, dirname(file), out, last ? options : { ...options, format: undefined }));
+    results.push(
+      await mergeOne(ready, dirname(file), out, last ? options : { ...options, format: undefined }),
+    );
   }
   const final = results.at(-1) as Awaited<ReturnType<typeof mergeOne>>;
   return {

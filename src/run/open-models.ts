@@ -31,16 +31,24 @@ export class OpenModels implements WeightSource {
     const open = ({ id, path, base }: ModelPlace, below: readonly string[]): ModelReader => {
       const known = readers.get(id);
       if (known !== undefined) return known;
-      const reader = base === undefined ? openModel(path) : openModel(path, { base: baseOf(id, base, below) });
+      const reader =
+        base === undefined ? openModel(path) : openModel(path, { base: baseOf(id, base, below) });
       readers.set(id, reader);
       return reader;
     };
     const baseOf = (id: string, base: string, below: readonly string[]): ModelReader => {
       const place = places.find((candidate) => candidate.id === base);
       if (place === undefined || below.includes(base) || base === id) {
-        throw new MendelError("invalid-config", `model ${id} is an adapter on "${base}", which is not another model`, {
-          hint: suggestion(base, ids.filter((other) => other !== id)),
-        });
+        throw new MendelError(
+          "invalid-config",
+          `model ${id} is an adapter on "${base}", which is not another model`,
+          {
+            hint: suggestion(
+              base,
+              ids.filter((other) => other !== id),
+            ),
+          },
+        );
       }
       return open(place, [...below, id]);
     };

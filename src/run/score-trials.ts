@@ -1,7 +1,7 @@
 import type { EvaluatorResult, Executor, Split } from "../evaluation/executor.ts";
 import type { EvaluationRow, FitnessOutcome, TrialProgress } from "../store/rows.ts";
-import type { Gate } from "./gate.ts";
 import type { RunStore } from "../store/run-store.ts";
+import type { Gate } from "./gate.ts";
 
 /** What a trial's evaluations on one split came to. */
 export type TrialScores =
@@ -54,7 +54,10 @@ function copiedScores(
   if (sources.includes(undefined)) return undefined;
   const results = evaluations.flatMap((evaluation, i) => {
     const from = sources[i];
-    return (typeof from === "number" ? store.copyEvaluation(from, evaluation.id) : evaluation.result) ?? [];
+    return (
+      (typeof from === "number" ? store.copyEvaluation(from, evaluation.id) : evaluation.result) ??
+      []
+    );
   });
   return { state: "done", results, cached: true, seconds: 0 };
 }

@@ -2,7 +2,12 @@ import { MendelError } from "../base/errors.ts";
 import { createOptimizer } from "../optimizers/index.ts";
 import type { Candidate, Optimizer, Outcome } from "../optimizers/optimizer.ts";
 import { recipeDigest } from "../recipes/canonical.ts";
-import type { FitnessOutcome, GenerationOpening, OpenGeneration, TrialOpening } from "../store/rows.ts";
+import type {
+  FitnessOutcome,
+  GenerationOpening,
+  OpenGeneration,
+  TrialOpening,
+} from "../store/rows.ts";
 import { searchTally } from "../store/trial-rows.ts";
 import type { BaselineScores } from "./baseline-phase.ts";
 import type { BudgetEnd } from "./budget.ts";
@@ -32,7 +37,10 @@ interface Tally {
  * The search: ask, evaluate, tell, until the budget is spent or the optimizer stops. Continues wherever the store says the
  * run is; an open generation is finished first.
  */
-export async function search(context: SearchContext, baselines: BaselineScores): Promise<SearchEnd> {
+export async function search(
+  context: SearchContext,
+  baselines: BaselineScores,
+): Promise<SearchEnd> {
   const { store, run, prepared, budget, signal } = context;
   const closed = store.lastClosedSnapshot(run.id);
   const optimizer = createOptimizer(
@@ -41,7 +49,13 @@ export async function search(context: SearchContext, baselines: BaselineScores):
     prepared.problem,
     closed === undefined || closed.gen === 0 ? undefined : closed.snapshot,
   );
-  const loop: Loop = { context, baselines, optimizer, guard: new FailureGuard(), tally: firstTally(context) };
+  const loop: Loop = {
+    context,
+    baselines,
+    optimizer,
+    guard: new FailureGuard(),
+    tally: firstTally(context),
+  };
   for (let generation = (closed?.gen ?? 0) + 1; optimizer.stop === undefined; generation++) {
     const { done, improvedAt } = loop.tally;
     const end = signal.aborted ? "interrupted" : budget.spent(done, done - improvedAt);
@@ -95,7 +109,8 @@ async function oneGeneration(loop: Loop, generation: number): Promise<boolean> {
   const snapshot = optimizer.snapshot();
   const candidates = optimizer.ask();
   const trials = candidates.map((candidate, slot) => openingOf(prepared, candidate, slot));
-  const open = continued(context, generation, trials) ?? opened(context, generation, snapshot, trials);
+  const open =
+    continued(context, generation, trials) ?? opened(context, generation, snapshot, trials);
   const allowed = context.budget.allowed(tally.done, candidates.length);
   const fitness = new Map<number, FitnessOutcome>();
   const scores = await scoreTrials(
@@ -118,7 +133,12 @@ async function oneGeneration(loop: Loop, generation: number): Promise<boolean> {
   if (!whole) return false;
   optimizer.tell(
     candidates.map((candidate, i) =>
-      outcomeOf(prepared, candidate, scores[i] as TrialScores, fitness.get(trials[i]?.number ?? -1)),
+      outcomeOf(
+        prepared,
+        candidate,
+        scores[i] as TrialScores,
+        fitness.get(trials[i]?.number ?? -1),
+      ),
     ),
   );
   store.closeGeneration(run.id, { gen: generation, snapshot: optimizer.snapshot() });
@@ -186,10 +206,19 @@ function outcomeOf(
   fitness: FitnessOutcome | undefined,
 ): Outcome {
   if (scores.state !== "done" || fitness?.state !== "scored") {
-    return { state: "failed", id, reason: fitness?.state === "failed" ? fitness.reason : scores.state };
+    return {
+      state: "failed",
+      id,
+      reason: fitness?.state === "failed" ? fitness.reason : scores.state,
+    };
   }
   const items = itemFitness(prepared.objective, scores.results, prepared.orientItem);
-  return { state: "complete", id, fitness: fitness.values, ...(items === undefined ? {} : { items }) };
+  return {
+    state: "complete",
+    id,
+    fitness: fitness.values,
+    ...(items === undefined ? {} : { items }),
+  };
 }
 
 /** Counts a finished trial and tells the listener; the trial is in the database already. */

@@ -53,7 +53,12 @@ export function segmentGeometry({ models, tensors, load }: FlatModels): SegmentG
 }
 
 /** sums[k][l] += Σ x_k·x_l over [from, to). */
-function addProducts(sums: Float64Array, views: readonly Float32Array[], from: number, to: number): void {
+function addProducts(
+  sums: Float64Array,
+  views: readonly Float32Array[],
+  from: number,
+  to: number,
+): void {
   const count = views.length;
   for (let k = 0; k < count; k++) {
     const x = views[k] as Float32Array;

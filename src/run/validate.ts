@@ -138,7 +138,9 @@ export async function validate(
       problems,
       coverage,
       forecast: {
-        memoryBytes: Math.round(PROCESS_BYTES + weights * 2 + trial.slots * (weights / prepared.models.readers.size) * 2),
+        memoryBytes: Math.round(
+          PROCESS_BYTES + weights * 2 + trial.slots * (weights / prepared.models.readers.size) * 2,
+        ),
         diskBytes,
         secondsPerEvaluation,
         secondsTotal: evaluations === undefined ? undefined : secondsPerEvaluation * evaluations,

@@ -62,7 +62,10 @@ function weightsPath(out: string, ending: string): string {
   return join(out, `model${ending}`);
 }
 
-async function writeAsSafetensors(options: WriteModelOptions, path: string): Promise<WrittenFile[]> {
+async function writeAsSafetensors(
+  options: WriteModelOptions,
+  path: string,
+): Promise<WrittenFile[]> {
   const { compiled, source, metadata, shardBytes } = options;
   const writer = new SafetensorsWriter(path, compiled.tensors, {
     metadata: { format: "pt", ...metadata },
@@ -71,28 +74,41 @@ async function writeAsSafetensors(options: WriteModelOptions, path: string): Pro
   const kernels = createKernels({ bytes: kernelBytesFor(compiled) });
   try {
     compiled.tensors.forEach(({ name }, index) => {
-      materializeBytes(compiled, index, { kernels, source, write: (_, bytes) => writer.write(name, bytes) });
+      materializeBytes(compiled, index, {
+        kernels,
+        source,
+        write: (_, bytes) => writer.write(name, bytes),
+      });
     });
   } catch (thrown) {
     writer.discard();
     throw thrown;
   }
   const files: WrittenFile[] = [];
-  for (const file of writer.finish()) files.push({ ...file, sha256: await sha256OfFile(file.path) });
+  for (const file of writer.finish())
+    files.push({ ...file, sha256: await sha256OfFile(file.path) });
   return files;
 }
 
 async function writeAsOnnx(options: WriteModelOptions): Promise<WrittenFile[]> {
   const { compiled, source, graph, metadata } = options;
   if (graph === undefined) {
-    throw new MendelError("mismatch", "an ONNX model needs a graph, and none of the models is ONNX", {
-      hint: "give one with --graph FILE, or write safetensors or hf",
-    });
+    throw new MendelError(
+      "mismatch",
+      "an ONNX model needs a graph, and none of the models is ONNX",
+      {
+        hint: "give one with --graph FILE, or write safetensors or hf",
+      },
+    );
   }
   if (compiled.layers !== undefined) {
-    throw new MendelError("unsupported", "a recipe with slices changes the number of layers; an ONNX graph has a fixed one", {
-      hint: "write it as hf or safetensors",
-    });
+    throw new MendelError(
+      "unsupported",
+      "a recipe with slices changes the number of layers; an ONNX graph has a fixed one",
+      {
+        hint: "write it as hf or safetensors",
+      },
+    );
   }
   const kernels = createKernels({ bytes: kernelBytesFor(compiled) });
   const replace = new Map(
@@ -101,14 +117,17 @@ async function writeAsOnnx(options: WriteModelOptions): Promise<WrittenFile[]> {
       if (graphName === undefined) return [];
       const make = (): Uint8Array => {
         const bytes = new Uint8Array(length * dtypeBytes[dtype]);
-        const write = (start: number, block: Uint8Array): void => bytes.set(block, start * dtypeBytes[dtype]);
+        const write = (start: number, block: Uint8Array): void =>
+          bytes.set(block, start * dtypeBytes[dtype]);
         materializeBytes(compiled, index, { kernels, source, write });
         return bytes;
       };
       return [[graphName, oneTensor(dtype, make)] as const];
     }),
   );
-  return [...(await writeOnnx(graph.reader, weightsPath(options.out, ".onnx"), replace, { metadata }))];
+  return [
+    ...(await writeOnnx(graph.reader, weightsPath(options.out, ".onnx"), replace, { metadata })),
+  ];
 }
 
 /** A weight that is computed whole when its first element is asked for, and forgotten after the last. */
@@ -133,9 +152,13 @@ function isHf(reader: ModelReader | undefined): reader is HfReader {
 async function writeAsHf(options: WriteModelOptions): Promise<WrittenFile[]> {
   const { donor, out, compiled } = options;
   if (!isHf(donor)) {
-    throw new MendelError("mismatch", "a Hugging Face folder needs the configuration of one of the models, and none has one", {
-      hint: "write onnx or safetensors instead, or name a base that is a Hugging Face folder",
-    });
+    throw new MendelError(
+      "mismatch",
+      "a Hugging Face folder needs the configuration of one of the models, and none has one",
+      {
+        hint: "write onnx or safetensors instead, or name a base that is a Hugging Face folder",
+      },
+    );
   }
   mkdirSync(out, { recursive: true });
   const files = await writeAsSafetensors(options, join(out, "model.safetensors"));
@@ -161,7 +184,8 @@ const torchNames: Partial<Record<Dtype, string>> = {
 /** The donor's configuration with dtype and number of layers as they are in the written weights. */
 function configOf(path: string, compiled: CompiledRecipe): Record<string, unknown> {
   const config = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
-  const dtype = torchNames[compiled.tensors.find((tensor) => tensor.dtype in torchNames)?.dtype ?? "f32"];
+  const dtype =
+    torchNames[compiled.tensors.find((tensor) => tensor.dtype in torchNames)?.dtype ?? "f32"];
   const dtypeKey = "dtype" in config ? "dtype" : "torch_dtype";
   return {
     ...config,

@@ -2,6 +2,10 @@ import type { VerbEntry } from "../verb.ts";
 
 /** Every verb, in the order help lists them. One file and one line each. */
 export const verbs = {
+  inspect: {
+    summary: "what models hold, from their headers; with several, how they match",
+    load: async () => (await import("./inspect.ts")).inspect,
+  },
   validate: {
     summary: "check everything that can fail before any work, and forecast what it needs",
     load: async () => (await import("./validate.ts")).validate,
