@@ -234,6 +234,9 @@ function frozenSource(draft: DraftTensor, inputs: MergeInputs, base: string): Co
   const tensor =
     listed ?? inputs.tensors.find(({ name }) => name === draft.name)?.sources.get(base);
   if (tensor !== undefined) return { modelId: base, tensor };
+  // Matching has chosen a donor for what the base does not have (the head of a task on a bare trunk).
+  const { action, copyFrom } = draft.planned;
+  if (action === "copy" && copyFrom !== undefined) return donorOf(draft, inputs);
   throw new MendelError(
     "mismatch",
     `${draft.name} is frozen, but the base ${base} does not have it`,

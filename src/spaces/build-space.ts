@@ -50,6 +50,10 @@ export function buildSpace(definition: SpaceDefinition, context: SpaceContext): 
 
   const freeze = resolveFreeze(definition, context, attempt);
   const methods = resolveMethods(definition, context, report);
+  if (freeze.patterns.length > 0 && methods.some(({ base }) => base === undefined)) {
+    const hint = "name one of the models as base in the experiment";
+    report(["freeze"], "freeze copies tensors from the base, but there is none", hint);
+  }
   giveUp();
   const frozen = new Set(freeze.tensors);
   const merged = context.tensors.filter((name) => !frozen.has(name)).sort(naturalOrder);

@@ -1,3 +1,4 @@
+import { segmentsMethod } from "./segments-space.ts";
 import type { MethodFacts, SpaceContext } from "./space.ts";
 
 /** A method with the models it merges. */
@@ -12,7 +13,8 @@ export interface MethodInputs {
  * Who is merged with whom.
  *
  * A method that needs a base merges the other models; without a declared base a method for exactly two models takes the
- * first as its base. A method without a base merges all models in order, the experiment's base as one of them.
+ * first as its base. A method without a base merges all models in order, the experiment's base as one of them; segments
+ * are cut from the others, as long as there are two.
  *
  * @returns the inputs, or what is wrong
  */
@@ -34,6 +36,10 @@ export function methodInputs(facts: MethodFacts, context: SpaceContext): MethodI
     return `${facts.name} merges ${countText(facts)} besides the base, this experiment has ${experts.length}`;
   }
   if (facts.base === "optional" && base !== undefined && fits(experts)) {
+    return { facts, models: experts, base };
+  }
+  // Niches belong to specialists; a base that knows a little of everything has none.
+  if (facts.name === segmentsMethod && experts.length > 1 && fits(experts)) {
     return { facts, models: experts, base };
   }
   if (fits(all)) return { facts, models: all, base: facts.base === "none" ? base : undefined };
