@@ -19,7 +19,7 @@ function fitnessText({ fitness, gain, feasible }: PedigreeNode): string {
   if (feasible === false) return "infeasible";
   const number = formatNumber(fitness);
   if (gain === undefined) return number;
-  return `${number} (${gain < 0 ? "−" : "+"}${Math.abs(gain).toFixed(4)})`;
+  return `${number} (${gain < 0 ? "-" : "+"}${Math.abs(gain).toFixed(4)})`;
 }
 
 function nodeText(node: PedigreeNode): string {

@@ -43,14 +43,38 @@ function usageError(error: CommanderError, verb: string | undefined): MendelErro
   });
 }
 
+const commonFlags: readonly string[] = ["--json", "-q", "--quiet", "-v", "--verbose", "--no-color"];
+
+/** Options that every verb has may also be written in front of it; they are moved behind. */
+function verbFirst(argv: readonly string[]): readonly string[] {
+  let at = 0;
+  for (let arg = argv[at]; arg !== undefined; arg = argv[at]) {
+    if (arg === "--db") at += 2;
+    else if (arg.startsWith("--db=") || commonFlags.includes(arg)) at += 1;
+    else break;
+  }
+  const verb = argv[at];
+  if (at === 0 || verb === undefined || verb.startsWith("-")) return argv;
+  return [verb, ...argv.slice(0, at), ...argv.slice(at + 1)];
+}
+
+/** @throws MendelError `usage` for a word that is no verb, with the one that may have been meant */
+function checkVerb(word: string): void {
+  if (Object.hasOwn(verbs, word)) return;
+  throw new MendelError("usage", `unknown verb "${word}"`, {
+    hint: suggestion(word, Object.keys(verbs)),
+  });
+}
+
 /**
  * Runs the command line.
  *
- * @param argv arguments after the program's name
+ * @param args arguments after the program's name
  * @returns the exit status
  */
-export async function main(argv: readonly string[]): Promise<number> {
+export async function main(args: readonly string[]): Promise<number> {
   let status = 0;
+  const argv = verbFirst(args);
   const word = argv.find((arg) => !arg.startsWith("-"));
   const flags: OutputOptions = {
     json: argv.includes("--json"),
@@ -66,11 +90,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       const wanted = name === word || (word === "help" && argv.includes(name));
       if (wanted) await attach(command, entry, (code) => (status = code));
     }
-    if (word !== undefined && word !== "help" && !(word in verbs)) {
-      throw new MendelError("usage", `unknown verb "${word}"`, {
-        hint: suggestion(word, Object.keys(verbs)),
-      });
-    }
+    const asked = word === "help" ? argv[argv.indexOf(word) + 1] : word;
+    if (asked !== undefined && !asked.startsWith("-")) checkVerb(asked);
     for (const command of [program, ...program.commands]) {
       command
         .exitOverride()
