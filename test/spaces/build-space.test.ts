@@ -455,6 +455,19 @@ describe("segments", () => {
     expect(space.genes(space.initial[1]?.genome as Genome)).toHaveLength(2);
     expect(() => space.decode(vector([]))).toThrow();
   });
+
+  it("are cut from the experts where there are two, with the base as donor only", () => {
+    const space = build({ method: "segments" });
+    expect(space.models).toEqual(["rotate", "invert", "mirror"]);
+    expect(space.decode(space.initial[0]?.genome as Genome)).toMatchObject({
+      baseModel: { model: "base" },
+      body: { models: [{ model: { model: "rotate" }, parameters: { weights: [1 / 3] } }, {}, {}] },
+    });
+    expect(build({ method: "segments" }, { models: ["base", "rotate"] }).models).toEqual([
+      "base",
+      "rotate",
+    ]);
+  });
 });
 
 describe("what is refused", () => {
@@ -535,6 +548,12 @@ describe("what is refused", () => {
 
   it("a method that needs a base, without one", () => {
     expect(refusal(ta({}), { base: undefined })).toMatch(/needs a base/);
+  });
+
+  it("freezing without a base to copy from", () => {
+    const definition = { method: "linear", freeze: ["layers.3.*"] };
+    expect(refusal(definition, { base: undefined })).toMatch(/no base.*@freeze/);
+    expect(refusal(definition)).toBe("accepted");
   });
 
   it("names every key that is wrong, with its line", () => {
