@@ -552,7 +552,7 @@ describe("what is refused", () => {
 
   it("freezing without a base to copy from", () => {
     const definition = { method: "linear", freeze: ["layers.3.*"] };
-    expect(refusal(definition, { base: undefined })).toMatch(/no base.*@freeze/);
+    expect(refusal(definition, { base: undefined })).toMatch(/but there is none.*@freeze/);
     expect(refusal(definition)).toBe("accepted");
   });
 
