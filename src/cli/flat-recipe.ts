@@ -19,7 +19,7 @@ function flatten(value: unknown, path: string, into: Map<string, string>): void 
       const name = nameOf(entry) ?? String(i);
       const times = (seen.get(name) ?? 0) + 1;
       seen.set(name, times);
-      // A model may be listed twice; the second one is another setting.
+      // A filter may be written twice; the second entry is another setting.
       flatten(entry, `${path}[${times === 1 ? name : `${name}#${times}`}]`, into);
     });
     return;

@@ -60,6 +60,11 @@ function text(found: Pedigree, { dot, mermaid }: LineageOptions): string {
   return mermaid === true ? pedigreeMermaid(found) : pedigreeTree(found);
 }
 
+function cutText({ nodes }: Pedigree, depth: number): string {
+  const steps = `${depth} ${depth === 1 ? "step" : "steps"}`;
+  return `cut at ${nodes.length} trials: there are more, more than ${steps} away or too many; see --depth`;
+}
+
 export const lineage: Verb = {
   examples: ["lineage best", "lineage digits-1/12 --descendants --dot"],
   configure: (command) => {
@@ -88,8 +93,7 @@ export const lineage: Verb = {
       pedigree: found,
     } = readStore(db, (database) => pedigree(database, output, args[0] as string, asked));
     output.print(text(found, asked));
-    if (found.truncated)
-      output.note(`there are more beyond ${maxDepth} steps or 10,000 trials; see --depth`);
+    if (found.truncated) output.note(cutText(found, maxDepth));
     output.emit("lineage", {
       run: run.name,
       trial: found.nodes[0]?.ref,
