@@ -38,5 +38,7 @@ if (!existsSync(script)) {
   console.error(`there is no benchmark "${name}"`);
   process.exit(2);
 }
+// Code that looks for the package finds its version beside the compiled benchmarks.
+copyFileSync(join(root, "package.json"), join(root, "dist-bench", "package.json"));
 copyFileSync(kernels, join(root, "dist-bench", "src", "tensors", "kernels.wasm"));
 process.exit(run(script, args));

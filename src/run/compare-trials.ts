@@ -2,7 +2,8 @@ import type { Connection } from "../store/connection.ts";
 import { inputsOf } from "../store/inputs.ts";
 import { itemScores, metricsOfRun, type TrialSummary } from "../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../store/rows.ts";
-import { type PairedTest, pairedTest } from "./paired-test.ts";
+import { type FitnessRule, fitnessRule } from "./fitness-error.ts";
+import { complementaryError, type PairedTest, pairedTest, Z } from "./paired-test.ts";
 import { type Verdict, verdictOf } from "./verdict.ts";
 
 /** A trial and the run it belongs to. */
@@ -122,4 +123,70 @@ function sameData(
       .join(),
   );
   return a === b;
+}
+
+/** Fitness of two trials on one split, from the paired tests of the metrics it is made of. */
+export interface FitnessComparison {
+  readonly first: string;
+  readonly second: string;
+  /** Of first − second; larger is better. */
+  readonly difference: number;
+  readonly standardError: number;
+  readonly interval: { readonly low: number; readonly high: number };
+  readonly pValue: number;
+  readonly verdict: Verdict;
+}
+
+/**
+ * Adds the tests of single metrics up to one of the fitness, where fitness is a weighted mean of one metric per evaluator.
+ * Evaluators are taken as independent of each other, and the sum over hundreds of items as normal.
+ *
+ * @param comparisons of the same two trials on that split
+ * @returns undefined when fitness is folded in another way, or the tests do not add up to the difference of the recorded
+ * numbers: then they would speak of something else
+ */
+export function compareFitness(
+  first: ComparedTrial,
+  second: ComparedTrial,
+  comparisons: readonly MetricComparison[],
+  split: Split,
+): FitnessComparison | undefined {
+  const rule = fitnessRule(first.run);
+  if (rule?.objective !== "mean" || !sameRule(rule, fitnessRule(second.run))) return undefined;
+  const [a, b] = [first, second].map(({ trial }) => trial.fitness[split]);
+  if (a?.state !== "scored" || b?.state !== "scored") return undefined;
+  const total = rule.terms.reduce((sum, { weight }) => sum + weight, 0);
+  let difference = 0;
+  let variance = 0;
+  for (const { evaluator, weight, metrics } of rule.terms) {
+    const [only, ...others] = metrics;
+    const comparison = comparisons.find(
+      (candidate) => candidate.evaluator === evaluator && candidate.metric === only?.metric,
+    );
+    if (comparison?.outcome.state !== "tested" || others.length > 0) return undefined;
+    const { meanDifference, standardError } = comparison.outcome.test;
+    if (standardError === undefined) return undefined;
+    const share = weight / total;
+    difference += share * comparison.direction * meanDifference;
+    variance += (share * standardError) ** 2;
+  }
+  const recorded = (a.values[0] ?? Number.NaN) - (b.values[0] ?? Number.NaN);
+  if (!(Math.abs(recorded - difference) <= 1e-6 * (1 + Math.abs(recorded)))) return undefined;
+  if (variance === 0) return undefined;
+  const standardError = Math.sqrt(variance);
+  const interval = { low: difference - Z * standardError, high: difference + Z * standardError };
+  const clear = interval.low > 0 || interval.high < 0;
+  return {
+    first: first.trial.ref,
+    second: second.trial.ref,
+    difference,
+    standardError,
+    interval,
+    pValue: complementaryError(Math.abs(difference) / standardError / Math.SQRT2),
+    verdict: !clear ? "unclear" : difference > 0 ? "better" : "worse",
+  };
+}
+
+function sameRule(first: FitnessRule, second: FitnessRule | undefined): boolean {
+  return JSON.stringify(first) === JSON.stringify(second);
 }

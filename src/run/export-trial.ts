@@ -110,7 +110,7 @@ function recipeWithPaths(recipe: Recipe, prepared: PreparedExperiment, out: stri
   const places = new Map(prepared.experiment.models.map((model) => [model.id, model]));
   const spell = (path: string): string => {
     const near = relative(out, path);
-    return near.startsWith("../../../..") || near.startsWith("/") ? path : near;
+    return near.startsWith("../../..") || near.startsWith("/") ? path : near;
   };
   return mapModelRefs(recipe, (ref) => {
     const model = places.get(ref.model);
@@ -187,9 +187,9 @@ async function verify(
   const models = { ...prepared.plan.models, exported: { path: written } };
   const executor = await createExecutor(
     {
-      ...prepared.plan,
       models: agreementModels(prepared, models),
       graph: isOnnx(written) ? written : graph,
+      evaluators: prepared.evaluators,
       freeze: [],
     },
     { workers: 1 },
@@ -338,11 +338,6 @@ async function writeAndVerify(
     format,
     out,
     shardBytes: options.shardBytes,
-    metadata: {
-      "mendel.run": run.name,
-      "mendel.trial": String(trial.number),
-      "mendel.recipe": trial.recipeSha256,
-    },
     graph: format === "onnx" ? graphOf(prepared) : undefined,
     donor: [reference, ...models.readers.keys()]
       .map((id) => models.require(id))

@@ -9,13 +9,15 @@ export type Gate = <T>(task: () => Promise<T>) => Promise<T | undefined>;
 export function createGate(room: number, signal: AbortSignal): Gate {
   const waiting: (() => void)[] = [];
   let running = 0;
+  /** A place is handed over, never freed first: whoever comes in between would make one too many. */
   const leave = (): void => {
-    running -= 1;
-    waiting.shift()?.();
+    const next = waiting.shift();
+    if (next === undefined) running -= 1;
+    else next();
   };
   return async (task) => {
-    if (running >= room) await new Promise<void>((resolve) => waiting.push(resolve));
-    running += 1;
+    if (running < room) running += 1;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
     try {
       return signal.aborted ? undefined : await task();
     } finally {

@@ -67,8 +67,10 @@ export function inspectExperiment(experiment: Experiment): InspectedExperiment {
       tensors: match.plan.tensors
         .filter(({ action }) => action === "merge")
         .map(({ name }) => name),
+      frozen: match.frozen,
       methods: methodFacts(),
       seed: maskSeed(experiment.seed),
+      ...(experiment.compat === undefined ? {} : { compat: experiment.compat }),
     });
     checkOptimizer(experiment, space, objective);
     const plan = evaluationPlanOf(experiment, definition, graph, evaluators);
@@ -104,8 +106,18 @@ export function maskSeed(seed: number | string): number {
   return typeof seed === "number" ? seed : Number.parseInt(digestOf(seed).slice(0, 8), 16);
 }
 
+/** Names of baselines that are no models: `run/baseline:uniform` must mean one thing. */
+const reservedNames: readonly string[] = ["uniform", "lambda"];
+
 function checkModelNames({ models, base, graph, file }: Experiment): void {
   const ids = models.map(({ id }) => id);
+  const reserved = ids.find((id) => reservedNames.includes(id));
+  if (reserved !== undefined) {
+    throw new MendelError("invalid-config", `models: "${reserved}" is the name of a baseline`, {
+      hint: "give the model another name",
+      where: { file, key: `models.${reserved}` },
+    });
+  }
   if (base !== undefined && !ids.includes(base)) {
     throw new MendelError("invalid-config", `base: there is no model named "${base}"`, {
       hint: suggestion(base, ids),

@@ -51,8 +51,9 @@ export interface MatchInspection {
 export function inspectMatch(
   models: ReadonlyMap<string, ModelReader>,
   reference: string,
+  freeze: readonly string[] = [],
 ): MatchInspection {
-  const report = matchModels({ models, reference });
+  const report = matchModels({ models, reference, freeze });
   const coverage = coverageOf(report);
   return {
     reference,

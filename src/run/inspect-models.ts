@@ -132,6 +132,8 @@ export interface Inspection {
 export interface InspectOptions {
   /** Name or path of the model that the others are held against; default: the one called base, else the first. */
   readonly reference?: string;
+  /** Tensors that a merge would copy: globs, or `kind:` and a tensor kind. */
+  readonly freeze?: readonly string[];
 }
 
 /**
@@ -149,7 +151,10 @@ export function inspectModels(paths: readonly string[], options: InspectOptions 
     const [first] = opened;
     if (first === undefined || opened.length < 2) return { models, match: undefined };
     const readers = new Map(opened.map(({ name, reader }) => [name, reader]));
-    return { models, match: inspectMatch(readers, referenceOf(opened, options.reference)) };
+    return {
+      models,
+      match: inspectMatch(readers, referenceOf(opened, options.reference), options.freeze),
+    };
   } finally {
     for (const reader of open.reverse()) reader.close();
   }
@@ -176,7 +181,10 @@ function placeOf(text: string): Place {
   if (plus > 0 && !existsSync(text)) {
     return { path: text.slice(0, plus), adapter: text.slice(plus + 1) };
   }
-  return isLoraFolder(text) ? { path: "", adapter: text } : { path: text, adapter: undefined };
+  const isFolder = statSync(text, { throwIfNoEntry: false })?.isDirectory() === true;
+  return isFolder && isLoraFolder(text)
+    ? { path: "", adapter: text }
+    : { path: text, adapter: undefined };
 }
 
 /** @param open gets every reader, also when opening a later one fails */

@@ -132,7 +132,6 @@ async function mergeOne(recipe: Recipe, folder: string, out: string, options: Me
       format,
       out,
       shardBytes: options.shardBytes,
-      metadata: {},
       graph,
       donor: donorOf(models, reference),
     });

@@ -123,7 +123,7 @@ function enumerated(moved: readonly number[]): number {
 }
 
 /** z with P(Z ≤ z) = 0.975. */
-const Z = 1.959963984540054;
+export const Z = 1.959963984540054;
 
 /**
  * The 97.5 % point of Student's t: closed forms for one and two degrees of freedom, beyond that the expansion in 1/ν

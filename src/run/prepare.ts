@@ -127,7 +127,6 @@ function problemOf({
   objective,
 }: InspectedExperiment): OptimizerProblem {
   const { evaluations } = experiment.budget;
-  const experts = experiment.models.map(({ id }) => id).filter((id) => id !== experiment.base);
   const merged = match.plan.tensors.filter(({ action }) => action === "merge");
   const load = floatLoader(models);
   return {
@@ -141,7 +140,7 @@ function problemOf({
       ? {}
       : {
           segments: segmentGeometry({
-            models: experts,
+            models: space.models,
             tensors: merged.map(({ name, shape }) => ({ name, length: elementCount(shape) })),
             load: (model, tensor, start, out) => {
               const source = merged.find(({ name }) => name === tensor)?.sources.get(model);

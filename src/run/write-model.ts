@@ -28,8 +28,6 @@ export interface WriteModelOptions {
   readonly out: string;
   /** Bytes of weights per safetensors file. */
   readonly shardBytes?: number | undefined;
-  /** Written into the model file's metadata. */
-  readonly metadata: Readonly<Record<string, string>>;
   /** The graph that an ONNX model is made from, and how its weights are called there. */
   readonly graph?:
     | { readonly reader: OnnxReader; readonly nameIn: (tensor: string) => string | undefined }
@@ -66,9 +64,9 @@ async function writeAsSafetensors(
   options: WriteModelOptions,
   path: string,
 ): Promise<WrittenFile[]> {
-  const { compiled, source, metadata, shardBytes } = options;
+  const { compiled, source, shardBytes } = options;
   const writer = new SafetensorsWriter(path, compiled.tensors, {
-    metadata: { format: "pt", ...metadata },
+    metadata: { format: "pt" },
     ...(shardBytes === undefined ? {} : { maxShardBytes: shardBytes }),
   });
   const kernels = createKernels({ bytes: kernelBytesFor(compiled) });
@@ -91,7 +89,7 @@ async function writeAsSafetensors(
 }
 
 async function writeAsOnnx(options: WriteModelOptions): Promise<WrittenFile[]> {
-  const { compiled, source, graph, metadata } = options;
+  const { compiled, source, graph } = options;
   if (graph === undefined) {
     throw new MendelError(
       "mismatch",
@@ -125,9 +123,7 @@ async function writeAsOnnx(options: WriteModelOptions): Promise<WrittenFile[]> {
       return [[graphName, oneTensor(dtype, make)] as const];
     }),
   );
-  return [
-    ...(await writeOnnx(graph.reader, weightsPath(options.out, ".onnx"), replace, { metadata })),
-  ];
+  return [...(await writeOnnx(graph.reader, weightsPath(options.out, ".onnx"), replace))];
 }
 
 /** A weight that is computed whole when its first element is asked for, and forgotten after the last. */
