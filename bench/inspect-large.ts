@@ -1,106 +1,58 @@
 import { spawnSync } from "node:child_process";
-import {
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openModel } from "../src/formats/index.ts";
+import { writeLargeFolder, writeLargeOnnx } from "./large-models.ts";
 
 /**
- * Opens a sharded Hugging Face folder of 6 GB: the tensors of a 3-billion-parameter decoder in bf16, four shards. The files
- * are sparse, so they take no disk; what is measured, in a process of its own, is that opening does not read weights.
+ * Runs `mendel inspect` on two large models: an ONNX file of 1.5 GB with its weights inside, and a sharded Hugging Face
+ * folder of 6 GB. Time and memory are those of the whole process, start of Node included: what is shown is that a look
+ * does not read weights. The models are sparse files in the system's folder for temporary files, removed at the end.
  *
- *     node scripts/bench.mjs inspect-large
+ *     npm run build && node scripts/bench.mjs inspect-large
  *
- * Prints one JSON object: size, tensors, seconds to open, peak resident memory, seconds to read one matrix of 50 MB.
+ * Prints one JSON object a model: weight bytes, tensors, seconds and peak resident memory of the command, and the seconds
+ * to read one matrix once the model is open (for the ONNX file transposed, as exporters store linear layers).
  */
-const layers = 28;
-const hidden = 3072;
-const shards = 4;
+const command = join(process.cwd(), "dist", "cli", "main.js");
+/** Loaded into the command's process before it starts: its last line on stderr is the peak memory in kilobytes. */
+const reportMemory = `data:text/javascript,process.on("exit",()=>process.stderr.write("\\n"+process.resourceUsage().maxRSS))`;
 
-const layerShapes: readonly (readonly [string, readonly number[]])[] = [
-  ["self_attn.q_proj", [hidden, hidden]],
-  ["self_attn.k_proj", [1024, hidden]],
-  ["self_attn.v_proj", [1024, hidden]],
-  ["self_attn.o_proj", [hidden, hidden]],
-  ["mlp.gate_proj", [8192, hidden]],
-  ["mlp.up_proj", [8192, hidden]],
-  ["mlp.down_proj", [hidden, 8192]],
-  ["input_layernorm", [hidden]],
-  ["post_attention_layernorm", [hidden]],
-];
-
-/** Writes the folder and returns the number of weight bytes. */
-function writeSparseFolder(folder: string): number {
-  const tensors: (readonly [string, readonly number[]])[] = [
-    ["model.embed_tokens.weight", [128_256, hidden]],
-    ...Array.from({ length: layers }, (_, i) =>
-      layerShapes.map(([name, shape]) => [`model.layers.${i}.${name}.weight`, shape] as const),
-    ).flat(),
-    ["model.norm.weight", [hidden]],
-  ];
-  const map: Record<string, string> = {};
-  let total = 0;
-  for (let shard = 0; shard < shards; shard++) {
-    const name = `model-0000${shard + 1}-of-0000${shards}.safetensors`;
-    const header: Record<string, unknown> = {};
-    let end = 0;
-    for (const [tensor, shape] of tensors.filter((_, i) => i % shards === shard)) {
-      const begin = end;
-      end += 2 * shape.reduce((product, dim) => product * dim, 1);
-      header[tensor] = { dtype: "BF16", shape, data_offsets: [begin, end] };
-      map[tensor] = name;
-    }
-    const text = Buffer.from(JSON.stringify(header));
-    const prefix = Buffer.alloc(8);
-    prefix.writeBigUInt64LE(BigInt(text.length));
-    const file = openSync(join(folder, name), "w");
-    writeSync(file, Buffer.concat([prefix, text]));
-    ftruncateSync(file, 8 + text.length + end);
-    closeSync(file);
-    total += end;
-  }
-  const index = { metadata: { total_size: total }, weight_map: map };
-  writeFileSync(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
-  writeFileSync(join(folder, "config.json"), JSON.stringify({ num_hidden_layers: layers }));
-  return total;
-}
-
-function measure(folder: string): void {
+function measure(model: string, path: string, weightBytes: number, matrix: string): void {
   const start = performance.now();
-  const model = openModel(folder);
-  const opened = performance.now();
-  const peak = process.resourceUsage().maxRSS * 1024;
-  model.read("model.layers.0.mlp.up_proj.weight", 0, new Uint8Array(8192 * hidden * 2));
-  const read = performance.now();
-  const result = {
-    tensors: model.tensors.size,
-    openSeconds: (opened - start) / 1000,
-    peakRssBytes: peak,
-    readSeconds: (read - opened) / 1000,
-  };
-  model.close();
-  process.stdout.write(JSON.stringify(result));
+  const args = ["--import", reportMemory, command, "inspect", path, "--json"];
+  const child = spawnSync(process.execPath, args, { encoding: "utf8" });
+  const seconds = (performance.now() - start) / 1000;
+  if (child.status !== 0) throw new Error(child.stderr || child.stdout);
+  const { models } = JSON.parse(child.stdout) as { models: [{ total: { tensors: number } }] };
+  const peakRssBytes = Number(child.stderr.split("\n").at(-1)) * 1024;
+  const readMatrixSeconds = timeToRead(path, matrix);
+  const { tensors } = models[0].total;
+  const result = { model, weightBytes, tensors, seconds, peakRssBytes, readMatrixSeconds };
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 
-const [given] = process.argv.slice(2);
-if (given !== undefined) {
-  measure(given);
-} else {
-  const folder = mkdtempSync(join(tmpdir(), "mendel-bench-"));
-  try {
-    const weightBytes = writeSparseFolder(folder);
-    const script = process.argv[1] as string;
-    const child = spawnSync(process.execPath, [script, folder], { encoding: "utf8" });
-    if (child.status !== 0) throw new Error(child.stderr);
-    process.stdout.write(`${JSON.stringify({ weightBytes, ...JSON.parse(child.stdout) })}\n`);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+function timeToRead(path: string, matrix: string): number {
+  const reader = openModel(path);
+  const tensor = reader.tensors.get(matrix);
+  if (tensor === undefined) throw new Error(`${path} has no ${matrix}`);
+  const bytes = tensor.dtype === "bf16" ? 2 : 4;
+  const target = new Uint8Array(tensor.shape.reduce((product, dim) => product * dim, bytes));
+  const start = performance.now();
+  reader.read(matrix, 0, target);
+  const seconds = (performance.now() - start) / 1000;
+  reader.close();
+  return seconds;
+}
+
+if (!existsSync(command)) throw new Error(`no ${command}: run npm run build first`);
+const folder = mkdtempSync(join(tmpdir(), "mendel-bench-"));
+try {
+  const onnx = join(folder, "model.onnx");
+  measure("onnx", onnx, writeLargeOnnx(onnx), "model.layers.0.fc.weight");
+  const hf = join(folder, "hf");
+  measure("hf", hf, writeLargeFolder(hf), "model.layers.0.mlp.up_proj.weight");
+} finally {
+  rmSync(folder, { recursive: true, force: true });
 }

@@ -1,0 +1,57 @@
+import { exitStatusOf } from "../../base/errors.ts";
+import { type Inspection, inspectModels } from "../../run/inspect-models.ts";
+import { matchText, modelsTable, modelText, tensorsTable } from "../inspect-text.ts";
+import { printable } from "../output.ts";
+import type { Verb } from "../verb.ts";
+
+function textOf({ models, match }: Inspection, withTensors: boolean): string {
+  const parts =
+    match === undefined
+      ? models.map(modelText)
+      : [modelsTable(models), printable(matchText(match))];
+  if (withTensors) {
+    for (const { name, tensors } of models) {
+      parts.push(
+        models.length === 1
+          ? tensorsTable(tensors)
+          : `${printable(name)}\n${tensorsTable(tensors)}`,
+      );
+    }
+  }
+  return parts.join("\n\n");
+}
+
+export const inspect: Verb = {
+  examples: [
+    "inspect examples/digits/models/base",
+    "inspect examples/digits/models/base examples/digits/models/rotate/model.onnx --json",
+  ],
+  configure(command) {
+    const collect = (value: string, earlier: string[]): string[] => [...earlier, value];
+    command
+      .argument("<model...>", "model files or folders; MODEL+ADAPTER for an adapter on a model")
+      .option("--tensors", "list every tensor")
+      .option(
+        "--reference <model>",
+        "model that the others are held against (default: the one called base, else the first)",
+      )
+      .option("--freeze <pattern>", "tensors to copy instead of merging (repeatable)", collect, []);
+  },
+  async run({ output, args, options }) {
+    const reference = options["reference"];
+    const withTensors = options["tensors"] === true;
+    const inspection = inspectModels(args, {
+      freeze: options["freeze"] as string[],
+      ...(typeof reference === "string" ? { reference } : {}),
+    });
+    output.print(textOf(inspection, withTensors));
+    const { models, match } = inspection;
+    output.emit("inspect", {
+      models: models.map(({ tensors, ...facts }) => (withTensors ? { ...facts, tensors } : facts)),
+      ...(match === undefined ? {} : { match }),
+    });
+    if (match === undefined || match.fits) return 0;
+    output.warn("these models do not fit together");
+    return exitStatusOf("mismatch");
+  },
+};
