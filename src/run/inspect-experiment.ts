@@ -15,7 +15,7 @@ import { createOptimizer } from "../optimizers/index.ts";
 import type { SegmentGeometry } from "../optimizers/optimizer.ts";
 import { buildSpace } from "../spaces/build-space.ts";
 import { loadSpaceDefinition, type SpaceDefinition } from "../spaces/schema.ts";
-import type { MethodFacts, Space } from "../spaces/space.ts";
+import type { MethodFacts, Space, SpaceContext } from "../spaces/space.ts";
 import { parseConstraint } from "./constraints.ts";
 import type { Experiment, ExperimentEvaluator } from "./experiment.ts";
 import type { Objective } from "./objectives.ts";
@@ -27,6 +27,7 @@ export interface InspectedExperiment {
   readonly models: OpenModels;
   readonly definition: SpaceDefinition;
   readonly match: MatchReport;
+  readonly spaceContext: SpaceContext;
   readonly space: Space;
   readonly evaluators: readonly EvaluatorDefinition[];
   readonly plan: EvaluationPlan;
@@ -61,7 +62,7 @@ export function inspectExperiment(experiment: Experiment): InspectedExperiment {
       freeze: definition.freeze,
     });
     requireMatched(match);
-    const space = buildSpace(definition, {
+    const spaceContext: SpaceContext = {
       models: experiment.models.map(({ id }) => id),
       base,
       tensors: match.plan.tensors
@@ -71,10 +72,21 @@ export function inspectExperiment(experiment: Experiment): InspectedExperiment {
       methods: methodFacts(),
       seed: maskSeed(experiment.seed),
       ...(experiment.compat === undefined ? {} : { compat: experiment.compat }),
-    });
+    };
+    const space = buildSpace(definition, spaceContext);
     checkOptimizer(experiment, space, objective);
     const plan = evaluationPlanOf(experiment, definition, graph, evaluators);
-    return { experiment, models, definition, match, space, evaluators, plan, objective };
+    return {
+      experiment,
+      models,
+      definition,
+      match,
+      spaceContext,
+      space,
+      evaluators,
+      plan,
+      objective,
+    };
   } catch (thrown) {
     models.close();
     throw thrown;
