@@ -102,7 +102,8 @@ function liveProgress(output: Output): Progress {
   const listen: Listener = (event) => {
     const text = remark(event);
     if (text !== undefined) say(text);
-    if (event.kind === "baseline" && event.done === event.total) say(`baselines scored: ${event.total}`);
+    if (event.kind === "baseline" && event.done === event.total)
+      say(`baselines scored: ${event.total}`);
     if (event.kind === "trial") {
       if (event.failure !== undefined) say(`trial ${event.trial} failed: ${event.failure}`);
       advance(event.done, event.budget);

@@ -77,7 +77,7 @@ export const experimentSchema = z.strictObject({
   objective: z.enum(["mean", "worst", "product", "pareto"]).default("mean"),
   constraints: z.array(z.string()).default([]),
   optimizer: z
-    .union([z.string().min(1), z.looseObject({ name: z.string().min(1) })])
+    .union([z.string().min(1), z.looseObject({ name: z.string().min(1).default("cma_es") })])
     .default("cma_es"),
   budget: z
     .strictObject({
@@ -155,7 +155,10 @@ export interface Experiment {
 export function loadExperiment(path: string, changes: readonly string[] = []): Experiment {
   const file = experimentFileOf(path);
   const parsed = readYaml(file);
-  for (const change of changes) applyChange(parsed.value, change);
+  // A file that is no mapping has nothing to change; the schema says what is wrong with it.
+  if (parsed.value !== null && typeof parsed.value === "object") {
+    for (const change of changes) applyChange(parsed.value, change);
+  }
   const given = parseWithSchema(experimentSchema, parsed);
   return resolveExperiment(given, file);
 }
@@ -185,7 +188,7 @@ function experimentFileOf(path: string): string {
 }
 
 /** Applies one `a.b.c=value` assignment; the value is read as YAML. */
-function applyChange(data: unknown, change: string): void {
+function applyChange(data: object, change: string): void {
   const split = change.indexOf("=");
   if (split < 1) {
     throw new MendelError("usage", `--set expects key=value, got "${change}"`, {

@@ -10,6 +10,7 @@ import type { MatchReport } from "../merge/matching.ts";
 import { kernelBytesFor, weightsDigest } from "../merge/materialize.ts";
 import type { OptimizerProblem } from "../optimizers/optimizer.ts";
 import type { Recipe } from "../recipes/recipe.ts";
+import { buildSpace } from "../spaces/build-space.ts";
 import type { Space } from "../spaces/space.ts";
 import type { InputFile, MetricDefinition } from "../store/rows.ts";
 import { elementCount } from "../tensors/shape.ts";
@@ -17,6 +18,7 @@ import { createKernels } from "../tensors/wasm-kernels.ts";
 import { type Baseline, baselinesOf } from "./baselines.ts";
 import type { Experiment } from "./experiment.ts";
 import { floatLoader } from "./float-loader.ts";
+import { identicalTensors } from "./identical-tensors.ts";
 import {
   checkPins,
   hashInputs,
@@ -35,6 +37,8 @@ export interface PreparedExperiment {
   readonly models: OpenModels;
   readonly match: MatchReport;
   readonly space: Space;
+  /** Tensors that are the same in every model: no gene can change them. */
+  readonly identical: readonly string[];
   readonly evaluators: readonly EvaluatorDefinition[];
   readonly plan: EvaluationPlan;
   readonly objective: Objective;
@@ -59,8 +63,10 @@ export interface PreparedExperiment {
  */
 export async function prepareExperiment(experiment: Experiment): Promise<PreparedExperiment> {
   const inspected = inspectExperiment(experiment);
-  const { models, match, space, evaluators, plan, objective } = inspected;
+  const { models, match, evaluators, plan, objective } = inspected;
   try {
+    const identical = identicalTensors(match.plan, models);
+    const space = buildSpace(inspected.definition, { ...inspected.spaceContext, identical });
     const inputs = await hashInputs(inspected);
     checkPins(experiment, inputs);
     const identities = Object.fromEntries(
@@ -71,6 +77,7 @@ export async function prepareExperiment(experiment: Experiment): Promise<Prepare
       models,
       match,
       space,
+      identical,
       evaluators,
       plan: { ...plan, identities },
       objective,
@@ -96,7 +103,7 @@ export async function prepareExperiment(experiment: Experiment): Promise<Prepare
         },
       ),
       optimizer: experiment.optimizer,
-      problem: problemOf(inspected),
+      problem: problemOf(inspected, space),
       inputs,
       digests: scoreDigests(inspected, inputs),
       resolved: resolvedOf(inspected),
@@ -119,13 +126,10 @@ function itemOrientation(
   return (evaluator, metric, score) => turns.get(`${evaluator} ${metric}`)?.(score) ?? score;
 }
 
-function problemOf({
-  experiment,
-  models,
-  match,
-  space,
-  objective,
-}: InspectedExperiment): OptimizerProblem {
+function problemOf(
+  { experiment, models, match, objective }: InspectedExperiment,
+  space: Space,
+): OptimizerProblem {
   const { evaluations } = experiment.budget;
   const merged = match.plan.tensors.filter(({ action }) => action === "merge");
   const load = floatLoader(models);

@@ -124,6 +124,13 @@ export async function validate(
     code: "coverage",
     message,
   }));
+  if (prepared.identical.length > 0) {
+    problems.push({
+      severity: "warning",
+      code: "coverage",
+      message: `the same in every model, so no gene is spent on it: ${prepared.identical.join(", ")}`,
+    });
+  }
   const coverage = coverageOf(match);
   try {
     const trial = await tryOut(prepared, workers ?? experiment.workers);

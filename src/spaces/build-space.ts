@@ -74,10 +74,24 @@ export function buildSpace(definition: SpaceDefinition, context: SpaceContext): 
     giveUp();
     return segmentsSpace(definition.title, first, merged, freeze.tensors, common);
   }
-  const groups = attempt(["groups"], () => groupTensors(merged, definition.groups)) ?? new Map();
+  const all = attempt(["groups"], () => groupTensors(merged, definition.groups)) ?? new Map();
+  const groups = searchableGroups(all, new Set(context.identical));
+  if (all.size > 0 && groups.size === 0) {
+    throw new MendelError("mismatch", "the models are identical: there is nothing to search", {
+      hint: "look at what `mendel inspect` says of them",
+    });
+  }
   const genes = resolveGenes(definition, methods, [...groups.keys()], report);
   giveUp();
   return vectorSpace(definition, methods, genes, groups, freeze.tensors, common);
+}
+
+/** Groups in which at least one tensor differs between models: in the others no gene could change anything. */
+function searchableGroups(
+  groups: ReadonlyMap<string, readonly string[]>,
+  identical: ReadonlySet<string>,
+): Map<string, readonly string[]> {
+  return new Map([...groups].filter(([, names]) => names.some((name) => !identical.has(name))));
 }
 
 /** What every recipe of a space has in common. */

@@ -31,6 +31,8 @@ export interface SpaceContext {
   readonly tensors: readonly string[];
   /** Logical names of tensors that matching already copies because of the space's own freeze patterns. */
   readonly frozen?: readonly string[];
+  /** Those of `tensors` whose elements are the same in every model: groups of only such tensors get no genes. */
+  readonly identical?: readonly string[];
   readonly methods: readonly MethodFacts[];
   /** Seed of random masks. */
   readonly seed: number;
@@ -56,7 +58,7 @@ export interface Space {
   /** Axis names such as "weight[rotate, layers.0]"; empty for `segments`. */
   readonly axes: readonly string[];
   readonly start: readonly number[];
-  /** Group name → tensors, in order; every merged tensor is in exactly one group. */
+  /** Group name → tensors, in order; every merged tensor that differs between models is in exactly one group. */
   readonly groups: ReadonlyMap<string, readonly string[]>;
   /** Copied from the base. */
   readonly frozen: readonly string[];

@@ -29,7 +29,10 @@ export const exportVerb: Verb = {
       .argument("<trial>", "run/best, run/12, run/baseline:uniform, …")
       .argument("<folder>", "folder to write")
       .option("--format <format>", "onnx, safetensors or hf (default: as the base is)")
-      .option("--dtype <dtype>", "float32 (default: scores stay exactly as searched), float16 or bfloat16")
+      .option(
+        "--dtype <dtype>",
+        "float32 (default: scores stay exactly as searched), float16 or bfloat16",
+      )
       .option("--shard-size <size>", "most bytes of weights per safetensors file, such as 2G");
   },
   async run({ output, db, args, options }) {
@@ -40,9 +43,18 @@ export const exportVerb: Verb = {
       ...outputOptions(options),
     });
     for (const warning of result.warnings) output.warn(`warning: ${warning}`);
-    const rows = result.files.map(({ path, bytes, sha256 }) => [path, formatBytes(bytes), sha256.slice(0, 16)]);
+    const rows = result.files.map(({ path, bytes, sha256 }) => [
+      path,
+      formatBytes(bytes),
+      sha256.slice(0, 16),
+    ]);
     output.print(`exported ${result.trial}`);
-    output.print(formatTable([{ title: "file" }, { title: "size", align: "right" }, { title: "sha256" }], rows));
+    output.print(
+      formatTable(
+        [{ title: "file" }, { title: "size", align: "right" }, { title: "sha256" }],
+        rows,
+      ),
+    );
     output.print("");
     output.print(scoreTable(result.verified));
     output.print(
