@@ -72,7 +72,7 @@ describe("one number from several evaluators", () => {
   ])("%s with weights %j of %j is %j", (kind, weights, scores, expected) => {
     const values = valuesOf(fitnessOf(objective(kind, weights), results(...scores), []));
     expect(values).toHaveLength(expected.length);
-    values.forEach((value, i) => expect(value).toBeCloseTo(expected[i] as number, 12));
+    for (const [i, value] of values.entries()) expect(value).toBeCloseTo(expected[i] as number, 12);
   });
 
   it("stays finite where a product meets zero, and ranks it below everything positive", () => {
