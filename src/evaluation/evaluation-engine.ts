@@ -203,7 +203,7 @@ function tooMuchToTeach(definition: EvaluatorDefinition): MendelError {
 
 /** Repetitions of a measurement: enough to leave compilation and a busy machine behind, without holding up the start. */
 const MAX_REPEATS = 8;
-const MAX_REPEAT_SECONDS = 0.5;
+const MAX_REPEAT_SECONDS = 0.1;
 
 /** Seconds of the fastest of several calls, the first of which does not count. */
 async function shortest(work: () => Promise<unknown>): Promise<number> {

@@ -103,15 +103,19 @@ class HostPool implements Executor {
   }
 
   async start(): Promise<void> {
+    let started: HostProcess | undefined;
     const host = await startHost({
       hostUrl: this.#options.hostUrl ?? defaultHostUrl(),
       plan: this.#plan,
       workers: this.slots,
       program: this.#program,
       decide: chooseProgram,
-      onMessage: (message) => this.#onMessage(host, message),
+      onMessage: (message) => {
+        if (started !== undefined) this.#onMessage(started, message);
+      },
       signal: this.#stopping.signal,
     });
+    started = host;
     this.#program = host.program;
     this.#host = host;
     this.#death = undefined;
@@ -120,8 +124,8 @@ class HostPool implements Executor {
 
   evaluate(request: EvaluationRequest, signal?: AbortSignal): Promise<EvaluationResult> {
     requireEvaluators(this.#plan, request.evaluators, request.split);
-    if (this.#broken !== undefined) return Promise.reject(this.#broken);
     if (this.#stopping.signal.aborted || signal?.aborted) return Promise.resolve(cancelled());
+    if (this.#broken !== undefined) return Promise.reject(this.#broken);
     return new Promise((resolve, reject) => {
       const onAbort = (): void => this.#cancel(job);
       const job: Job = {

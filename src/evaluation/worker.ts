@@ -14,12 +14,11 @@ export interface WorkerSetup {
   readonly cancelFlags: Int32Array;
 }
 
-// Piscina wraps the host's value.
-const setup = (workerData as readonly unknown[] | undefined)?.[1] as WorkerSetup | undefined;
+const setup = workerData as WorkerSetup | null;
 let engine: Promise<EvaluationEngine> | undefined;
 
 function requireSetup(): WorkerSetup {
-  if (setup === undefined) throw new Error("the worker was started without its setup");
+  if (setup === null) throw new Error("the worker was started without its setup");
   return setup;
 }
 
