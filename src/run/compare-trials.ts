@@ -3,7 +3,7 @@ import { inputsOf } from "../store/inputs.ts";
 import { itemScores, metricsOfRun, type TrialSummary } from "../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../store/rows.ts";
 import { type FitnessRule, fitnessRule } from "./fitness-error.ts";
-import { complementaryError, type PairedTest, pairedTest, Z } from "./paired-test.ts";
+import { type PairedTest, pairedTest, randomizationTest, Z } from "./paired-test.ts";
 import { type Verdict, verdictOf } from "./verdict.ts";
 
 /** A trial and the run it belongs to. */
@@ -125,7 +125,7 @@ function sameData(
   return a === b;
 }
 
-/** Fitness of two trials on one split, from the paired tests of the metrics it is made of. */
+/** Fitness of two trials on one split, tested over the items of all evaluators. */
 export interface FitnessComparison {
   readonly first: string;
   readonly second: string;
@@ -134,18 +134,21 @@ export interface FitnessComparison {
   readonly standardError: number;
   readonly interval: { readonly low: number; readonly high: number };
   readonly pValue: number;
+  readonly method: PairedTest["method"];
   readonly verdict: Verdict;
 }
 
 /**
- * Adds the tests of single metrics up to one of the fitness, where fitness is a weighted mean of one metric per evaluator.
- * Evaluators are taken as independent of each other, and the sum over hundreds of items as normal.
+ * One test of the fitness instead of one per metric, where fitness is a weighted mean of one metric per evaluator: then it
+ * is a sum over all items, and the randomization test applies to the sum. Items are taken as independent, also between
+ * evaluators.
  *
  * @param comparisons of the same two trials on that split
- * @returns undefined when fitness is folded in another way, or the tests do not add up to the difference of the recorded
- * numbers: then they would speak of something else
+ * @returns undefined when fitness is folded in another way, or the items do not add up to the difference of the recorded
+ * numbers: then a test would speak of something else
  */
 export function compareFitness(
+  database: Connection,
   first: ComparedTrial,
   second: ComparedTrial,
   comparisons: readonly MetricComparison[],
@@ -156,7 +159,7 @@ export function compareFitness(
   const [a, b] = [first, second].map(({ trial }) => trial.fitness[split]);
   if (a?.state !== "scored" || b?.state !== "scored") return undefined;
   const total = rule.terms.reduce((sum, { weight }) => sum + weight, 0);
-  let difference = 0;
+  const parts: number[] = [];
   let variance = 0;
   for (const { evaluator, weight, metrics } of rule.terms) {
     const [only, ...others] = metrics;
@@ -164,27 +167,35 @@ export function compareFitness(
       (candidate) => candidate.evaluator === evaluator && candidate.metric === only?.metric,
     );
     if (comparison?.outcome.state !== "tested" || others.length > 0) return undefined;
-    const { meanDifference, standardError } = comparison.outcome.test;
+    const { items, standardError } = comparison.outcome.test;
     if (standardError === undefined) return undefined;
-    const share = weight / total;
-    difference += share * comparison.direction * meanDifference;
-    variance += (share * standardError) ** 2;
+    variance += ((weight / total) * standardError) ** 2;
+    const perItem = ((weight / total) * comparison.direction) / items;
+    const differences = itemDifferences(database, first, second, comparison, split);
+    for (const difference of differences) parts.push(perItem * difference);
   }
+  const difference = parts.reduce((sum, part) => sum + part, 0);
   const recorded = (a.values[0] ?? Number.NaN) - (b.values[0] ?? Number.NaN);
   if (!(Math.abs(recorded - difference) <= 1e-6 * (1 + Math.abs(recorded)))) return undefined;
-  if (variance === 0) return undefined;
   const standardError = Math.sqrt(variance);
   const interval = { low: difference - Z * standardError, high: difference + Z * standardError };
-  const clear = interval.low > 0 || interval.high < 0;
-  return {
-    first: first.trial.ref,
-    second: second.trial.ref,
-    difference,
-    standardError,
-    interval,
-    pValue: complementaryError(Math.abs(difference) / standardError / Math.SQRT2),
-    verdict: !clear ? "unclear" : difference > 0 ? "better" : "worse",
-  };
+  const { pValue, method } = randomizationTest(parts.filter((part) => part !== 0));
+  const verdict = verdictOf({ interval, pValue, meanDifference: difference }, 1);
+  const names = { first: first.trial.ref, second: second.trial.ref };
+  return { ...names, difference, standardError, interval, pValue, method, verdict };
+}
+
+function itemDifferences(
+  database: Connection,
+  first: ComparedTrial,
+  second: ComparedTrial,
+  { evaluator, metric }: MetricComparison,
+  split: Split,
+): number[] {
+  const [a = [], b = []] = [first, second].map(({ trial }) =>
+    itemScores(database, trial.trialId, { evaluator, split, metric }),
+  );
+  return a.map((score, i) => score - (b[i] as number));
 }
 
 function sameRule(first: FitnessRule, second: FitnessRule | undefined): boolean {

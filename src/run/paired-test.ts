@@ -61,7 +61,7 @@ export function pairedTest(first: readonly number[], second: readonly number[]):
     larger,
     smaller: moved.length - larger,
     equal: items - moved.length,
-    ...significance(moved, larger),
+    ...randomizationTest(moved),
   };
 }
 
@@ -77,13 +77,16 @@ function intervalOf(mean: number, error: number, freedom: number): { low: number
   return { low: mean - reach, high: mean + reach };
 }
 
-function significance(
-  moved: readonly number[],
-  larger: number,
-): Pick<PairedTest, "pValue" | "method"> {
+/**
+ * Two-sided p-value of a sum of differences under random signs.
+ *
+ * @param moved differences other than zero, in any order
+ */
+export function randomizationTest(moved: readonly number[]): Pick<PairedTest, "pValue" | "method"> {
   const size = Math.abs(moved[0] ?? 0);
   // Scores such as 0 and 1 differ by exactly one size; decimal fractions do so up to rounding.
   if (moved.every((d) => Math.abs(Math.abs(d) - size) <= TIE * size)) {
+    const larger = moved.filter((d) => d > 0).length;
     return { pValue: signTest(moved.length, larger), method: "exact" };
   }
   if (moved.length <= MAX_ENUMERATED) return { pValue: enumerated(moved), method: "exact" };

@@ -11,7 +11,10 @@ const LEVEL = 0.05;
  *
  * @param direction +1 where larger scores are better, −1 where smaller are
  */
-export function verdictOf(test: PairedTest, direction: 1 | -1): Verdict {
+export function verdictOf(
+  test: Pick<PairedTest, "interval" | "pValue" | "meanDifference">,
+  direction: 1 | -1,
+): Verdict {
   const { interval, pValue, meanDifference } = test;
   if (interval === undefined || !(pValue < LEVEL)) return "unclear";
   if (interval.low <= 0 && interval.high >= 0) return "unclear";

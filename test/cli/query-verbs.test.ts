@@ -410,6 +410,26 @@ describe("compare", () => {
     expect(stdout).not.toMatch(/accuracy: .* is better/);
   });
 
+  it("adds the tests up to one of the fitness", async () => {
+    const { json } = await cliJson(...at("compare", "digits-1/9", "digits-1/baseline:uniform"));
+    const [fitness] = json["fitness"] as Record<string, number>[];
+    // (11 / 40 + 10 / 40) / 2, as the recorded fitness 0.7625 and 0.5.
+    expect(fitness).toMatchObject({ first: "digits-1/9", second: "digits-1/3", verdict: "better" });
+    expect(fitness?.["difference"]).toBeCloseTo(0.2625, 12);
+    const variance = (share: number): number => (share * (1 - share)) / 39;
+    expect(fitness?.["standardError"]).toBeCloseTo(
+      Math.sqrt(variance(11 / 40) + variance(10 / 40)) / 2,
+      12,
+    );
+    const near = await cliJson(...at("compare", "digits-1/9", "digits-1/7"));
+    // Three and two items, all won: one chance in sixteen.
+    expect(near.json["fitness"]).toMatchObject([{ verdict: "unclear", method: "exact" }]);
+    const [{ pValue }] = near.json["fitness"] as [{ pValue: number }];
+    expect(pValue).toBeCloseTo(1 / 16, 12);
+    const infeasible = await cliJson(...at("compare", "digits-1/9", "digits-1/10"));
+    expect(infeasible.json["fitness"]).toEqual([]);
+  });
+
   it("calls a smaller loss better", async () => {
     const { json } = await cliJson(...at("compare", "digits-1/9", "digits-1/baseline:base"));
     expect(json["tests"]).toContainEqual(

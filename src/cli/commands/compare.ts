@@ -2,9 +2,12 @@ import { MendelError } from "../../base/errors.ts";
 import {
   type ComparedTrial,
   commonSplit,
+  compareFitness,
   compareTrials,
+  type FitnessComparison,
   type MetricComparison,
 } from "../../run/compare-trials.ts";
+import type { Verdict } from "../../run/verdict.ts";
 import type { Connection } from "../../store/connection.ts";
 import { metricsOfRun, type TrialDetail, trialDetail } from "../../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../../store/rows.ts";
@@ -26,8 +29,10 @@ interface Comparison {
   readonly trials: readonly Compared[];
   readonly metrics: readonly MetricDefinition[];
   readonly settings: readonly SettingRow[];
-  /** The first trial against each of the others. */
+  /** The first trial against each of the others, metric by metric. */
   readonly tests: readonly MetricComparison[];
+  /** The same by fitness, where the tests add up to it. */
+  readonly fitness: readonly FitnessComparison[];
 }
 
 function chosen(database: Connection, output: Output, references: readonly string[]): Compared[] {
@@ -59,12 +64,16 @@ function compared(
     });
   }
   const [first, ...others] = trials as [Compared, ...Compared[]];
+  const tests = others.map((other) => compareTrials(database, first, other, split));
   return {
     split,
     trials,
     metrics: metricsOfRun(database, first.run.id),
     settings: recipesSideBySide(trials.map(({ trial }) => trial.recipe)),
-    tests: others.flatMap((other) => compareTrials(database, first, other, split)),
+    tests: tests.flat(),
+    fitness: others.flatMap(
+      (other, i) => compareFitness(database, first, other, tests[i] ?? [], split) ?? [],
+    ),
   };
 }
 
@@ -92,9 +101,18 @@ function settingsText({ settings, trials }: Comparison, all: boolean): string {
         { title: "setting" },
         ...trials.map(({ trial }) => ({ title: trial.ref, align: "right" as const })),
       ],
-      rows.map(({ setting, values }) => [setting, ...values.map((value) => value ?? "–")]),
+      rows.map(({ setting, values }) => [setting, ...values.map(settingValue)]),
     ) + rest
   );
+}
+
+/** Numbers with as many digits as tell recipes apart; --json has them all. */
+function settingValue(value: string | undefined): string {
+  if (value === undefined) return "–";
+  const number = Number(value);
+  return value.length > 8 && Number.isFinite(number)
+    ? String(Number(number.toPrecision(6)))
+    : value;
 }
 
 const digits = (value: number): string => value.toFixed(4);
@@ -103,22 +121,32 @@ function probability(p: number): string {
   return p < 1e-4 ? "p < 0.0001" : `p = ${p.toFixed(4)}`;
 }
 
+/** "A is better than B" or "no clear difference between A and B". */
+function claim(verdict: Verdict, first: string, second: string): string {
+  return verdict === "unclear"
+    ? `no clear difference between ${first} and ${second}`
+    : `${first} is ${verdict} than ${second}`;
+}
+
+function rangeText(interval: { readonly low: number; readonly high: number } | undefined): string {
+  if (interval === undefined) return "";
+  return `95 % interval ${digits(interval.low)} to ${digits(interval.high)}, `;
+}
+
 /** One metric of a pair in a sentence. */
 function sentence({ first, second, evaluator, metric, outcome }: MetricComparison): string {
   const name = `${evaluator}.${metric}`;
   if (outcome.state === "skipped") return `${name}: not tested: ${outcome.reason}.`;
-  const { test, verdict } = outcome;
-  const { meanDifference, standardError, interval, items, pValue } = test;
+  const { meanDifference, standardError, interval, items, pValue } = outcome.test;
   const spread = standardError === undefined ? "" : ` ± ${digits(standardError)}`;
-  const range =
-    interval === undefined
-      ? ""
-      : `95 % interval ${digits(interval.low)} to ${digits(interval.high)}, `;
-  const numbers = `difference ${digits(meanDifference)}${spread} (${range}${probability(pValue)}, ${items} items)`;
-  if (verdict === "unclear") {
-    return `${name}: no clear difference between ${first} and ${second}; ${numbers}.`;
-  }
-  return `${name}: ${first} is ${verdict} than ${second}; ${numbers}.`;
+  const numbers = `${rangeText(interval)}${probability(pValue)}, ${items} items`;
+  return `${name}: ${claim(outcome.verdict, first, second)}; difference ${digits(meanDifference)}${spread} (${numbers}).`;
+}
+
+function fitnessSentence(comparison: FitnessComparison): string {
+  const { first, second, difference, standardError, interval, pValue, verdict } = comparison;
+  const numbers = `${rangeText(interval)}${probability(pValue)}`;
+  return `fitness: ${claim(verdict, first, second)}; difference ${digits(difference)} ± ${digits(standardError)} (${numbers}).`;
 }
 
 function remarks({ split, tests }: Comparison): string[] {
@@ -141,7 +169,11 @@ function remarks({ split, tests }: Comparison): string[] {
 }
 
 function testsText(comparison: Comparison): string {
-  const lines = [...comparison.tests.map(sentence), ...remarks(comparison)];
+  const lines = [
+    ...comparison.fitness.map(fitnessSentence),
+    ...comparison.tests.map(sentence),
+    ...remarks(comparison),
+  ];
   return printable(lines.length === 0 ? "There is no metric in common." : lines.join("\n"));
 }
 
@@ -184,7 +216,7 @@ export const compare: Verb = {
     output.print(scoresText(comparison, output.verbose));
     output.print(`\n${settingsText(comparison, output.verbose)}`);
     output.print(`\n${testsText(comparison)}`);
-    const { split, trials, settings, tests } = comparison;
+    const { split, trials, settings, tests, fitness } = comparison;
     output.emit("compare", {
       split,
       trials: trials.map(({ run, trial }) => trialScores(run, trial)),
@@ -193,6 +225,7 @@ export const compare: Verb = {
         values: values.map((value) => value ?? null),
         differs,
       })),
+      fitness,
       tests: tests.map(testObject),
     });
     return 0;

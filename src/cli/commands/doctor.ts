@@ -1,5 +1,6 @@
 import { diagnose, type Finding } from "../../run/doctor.ts";
 import { checkDatabase } from "../../store/check-database.ts";
+import { printable } from "../output.ts";
 import type { Verb } from "../verb.ts";
 
 const marks = { ok: "ok", warning: "warn", problem: "FAIL" } as const;
@@ -14,7 +15,7 @@ export const doctor: Verb = {
   configure: () => undefined,
   async run({ output, db }) {
     const findings = [...(await diagnose(db)), checkDatabase(db)];
-    output.print(findings.map(line).join("\n"));
+    output.print(printable(findings.map(line).join("\n")));
     const ok = findings.every((finding) => finding.level !== "problem");
     output.emit("doctor", { ok, findings });
     return ok ? 0 : 3;
