@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
 import { digestOf } from "../base/hash.ts";
 import { suggestion } from "../base/suggest.ts";
@@ -146,7 +146,7 @@ function checkModelNames({ models, base, graph, file }: Experiment): void {
       },
     );
   }
-  if (graph !== undefined && !ids.includes(graph) && !existsSync(join(dirname(file), graph))) {
+  if (graph !== undefined && !ids.includes(graph) && !existsSync(resolve(dirname(file), graph))) {
     throw new MendelError("invalid-config", `graph: "${graph}" is neither a model nor a file`, {
       hint: suggestion(graph, ids),
       where: { file, key: "graph" },
@@ -158,7 +158,7 @@ function checkModelNames({ models, base, graph, file }: Experiment): void {
 function graphOf(experiment: Experiment, models: OpenModels): string {
   const { graph, base, file } = experiment;
   const named = graph !== undefined && models.readers.has(graph) ? graph : undefined;
-  if (graph !== undefined && named === undefined) return join(dirname(file), graph);
+  if (graph !== undefined && named === undefined) return resolve(dirname(file), graph);
   const order =
     named !== undefined
       ? [named]
