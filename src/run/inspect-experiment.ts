@@ -101,7 +101,7 @@ function checkOptimizer({ optimizer, seed }: Experiment, space: Space, objective
     start: space.start,
     initial: space.initial.map(({ genome }) => genome),
     objectives: objective.kind === "pareto" ? objective.terms.length : 1,
-    ...(space.genome === "segments" ? { segments: standInGeometry(space.initial.length) } : {}),
+    ...(space.genome === "segments" ? { segments: standInGeometry(space.models.length) } : {}),
   });
 }
 
