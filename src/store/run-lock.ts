@@ -2,19 +2,12 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import Database from "better-sqlite3";
-import { z } from "zod";
 import { MendelError } from "../base/errors.ts";
 import type { Driver } from "./rows.ts";
 import { sqliteCode, storeError } from "./store-error.ts";
 
 /** Long enough to sit out another process that only looks, short enough for a person. */
 const ACQUIRE_TIMEOUT_MS = 500;
-
-const driverSchema = z.object({
-  pid: z.number().int(),
-  host: z.string(),
-  startedMs: z.number(),
-});
 
 /** Connections whose transactions are the locks: one that nobody refers to would be collected, and its lock with it. */
 const heldLocks = new Set<Database.Database>();
@@ -106,7 +99,11 @@ export function runDriver(databasePath: string, runId: number): Driver | undefin
 
 function readHolder(path: string): Driver | undefined {
   try {
-    return driverSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+    // Three fields of our own: a schema library would cost every query verb its loading time.
+    const { pid, host, startedMs } = JSON.parse(readFileSync(path, "utf8")) as Partial<Driver>;
+    const sound =
+      typeof pid === "number" && typeof host === "string" && typeof startedMs === "number";
+    return sound ? { pid, host, startedMs } : undefined;
   } catch {
     // The holder died or has not written its name yet; the refusal stands without it.
     return undefined;
