@@ -51,8 +51,9 @@ function fitnessBySplit(trial: TrialSummary): BySplit {
   const values: BySplit = {};
   for (const split of ["search", "validation", "test"] as const) {
     const fitness = trial.fitness[split];
-    const value = fitness?.state === "scored" ? fitness.values[0] : undefined;
-    if (value !== undefined) values[split] = value;
+    if (fitness?.state !== "scored") continue;
+    // The number that ranks: with several objectives, their mean.
+    values[split] = fitness.values.reduce((sum, value) => sum + value, 0) / fitness.values.length;
   }
   return values;
 }
