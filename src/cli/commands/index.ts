@@ -2,6 +2,10 @@ import type { VerbEntry } from "../verb.ts";
 
 /** Every verb, in the order help lists them. One file and one line each. */
 export const verbs = {
+  init: {
+    summary: "look into a folder of models and data and write an experiment that runs",
+    load: async () => (await import("./init.ts")).init,
+  },
   inspect: {
     summary: "what models hold, from their headers; with several, how they match",
     load: async () => (await import("./inspect.ts")).inspect,
