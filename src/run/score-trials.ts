@@ -2,6 +2,7 @@ import type { EvaluatorResult, Executor, Split } from "../evaluation/executor.ts
 import type { EvaluationRow, FitnessOutcome, TrialProgress } from "../store/rows.ts";
 import type { RunStore } from "../store/run-store.ts";
 import type { Gate } from "./gate.ts";
+import { ResultBatch } from "./result-batch.ts";
 
 /** What a trial's evaluations on one split came to. */
 export type TrialScores =
@@ -62,9 +63,10 @@ function copiedScores(
   return { state: "done", results, cached: true, seconds: 0 };
 }
 
-/** Runs what is missing and records it with the trial's fitness. */
+/** Runs what is missing and records it with the trial's fitness; done when it is on the disk. */
 async function evaluated(
   context: ScoringContext,
+  batch: ResultBatch,
   trial: TrialProgress,
   evaluations: readonly EvaluationRow[],
   split: Split,
@@ -72,9 +74,12 @@ async function evaluated(
   const missing = evaluations.filter((evaluation) => evaluation.state === "queued");
   const evaluators = missing.map((evaluation) => evaluation.evaluator);
   const request = { id: `trial ${trial.number}`, recipe: trial.recipe, evaluators, split };
+  batch.begin();
   const outcome = await context.gate(() => context.executor.evaluate(request));
-  if (outcome === undefined) return { state: "cancelled" };
-  if (outcome.state === "failed" && outcome.failure === "cancelled") return { state: "cancelled" };
+  if (outcome === undefined || (outcome.state === "failed" && outcome.failure === "cancelled")) {
+    batch.drop();
+    return { state: "cancelled" };
+  }
   const scores: TrialScores =
     outcome.state === "failed"
       ? { state: "failed", failure: outcome.failure, message: outcome.message }
@@ -90,13 +95,7 @@ async function evaluated(
           seconds: outcome.seconds,
         };
   const fitness = context.fitness(scores);
-  context.store.recordEvaluation(context.runId, {
-    trial: trial.number,
-    split,
-    evaluators,
-    outcome,
-    fitness,
-  });
+  await batch.add({ trial: trial.number, split, evaluators, outcome, fitness });
   return scores;
 }
 
@@ -109,6 +108,7 @@ export async function scoreTrials(
   trials: readonly TrialProgress[],
   split: Split,
 ): Promise<TrialScores[]> {
+  const batch = new ResultBatch(context.store, context.runId);
   const first = new Map<string, Promise<TrialScores>>();
   const score = async (
     trial: TrialProgress,
@@ -121,7 +121,7 @@ export async function scoreTrials(
       scores = copiedScores(context, evaluations);
     }
     if (scores === undefined) {
-      scores = await evaluated(context, trial, evaluations, split);
+      scores = await evaluated(context, batch, trial, evaluations, split);
       if (scores.state === "cancelled") return scores;
     } else if (trial.fitness[split] === undefined) {
       const fitness = context.fitness(scores);

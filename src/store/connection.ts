@@ -286,3 +286,26 @@ function openInMemory(path: string, cause: unknown): Connection {
     return new Database(bytes, { readonly: true });
   });
 }
+
+/** Prepared statements by text: preparing one costs more than running it, and a search runs a few of them all the time. */
+const statements = new WeakMap<Connection, Map<string, Database.Statement<unknown[]>>>();
+
+/**
+ * A prepared statement, the same one for the same text. Modifiers (`pluck`) stick to it: a text is used in one place only.
+ */
+export function statement<Bind extends unknown[] = unknown[], Row = unknown>(
+  database: Connection,
+  sql: string,
+): Database.Statement<Bind, Row> {
+  let known = statements.get(database);
+  if (known === undefined) {
+    known = new Map();
+    statements.set(database, known);
+  }
+  let prepared = known.get(sql);
+  if (prepared === undefined) {
+    prepared = database.prepare(sql);
+    known.set(sql, prepared);
+  }
+  return prepared as Database.Statement<Bind, Row>;
+}

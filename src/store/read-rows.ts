@@ -2,7 +2,7 @@ import type { Genome } from "../base/genome.ts";
 import type { Json } from "../base/json.ts";
 import type { Recipe } from "../recipes/recipe.ts";
 import { decodeFloats } from "./codec.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, statement } from "./connection.ts";
 import type {
   EvaluationRow,
   EvaluationState,
@@ -60,19 +60,24 @@ function runRow(row: RunColumns): RunRow {
 }
 
 export function runByName(database: Connection, name: string): RunRow | undefined {
-  const row = database.prepare<[string], RunColumns>("SELECT * FROM run WHERE name = ?").get(name);
+  const row = statement<[string], RunColumns>(database, "SELECT * FROM run WHERE name = ?").get(
+    name,
+  );
   return row === undefined ? undefined : runRow(row);
 }
 
 export function runById(database: Connection, id: number): RunRow | undefined {
-  const row = database.prepare<[number], RunColumns>("SELECT * FROM run WHERE run_id = ?").get(id);
+  const row = statement<[number], RunColumns>(database, "SELECT * FROM run WHERE run_id = ?").get(
+    id,
+  );
   return row === undefined ? undefined : runRow(row);
 }
 
 export function newestRun(database: Connection): RunRow | undefined {
-  const row = database
-    .prepare<[], RunColumns>("SELECT * FROM run ORDER BY run_id DESC LIMIT 1")
-    .get();
+  const row = statement<[], RunColumns>(
+    database,
+    "SELECT * FROM run ORDER BY run_id DESC LIMIT 1",
+  ).get();
   return row === undefined ? undefined : runRow(row);
 }
 
@@ -87,12 +92,12 @@ interface ScoreColumns {
 
 /** The metrics of one finished evaluation, in the order they were recorded. */
 export function metricsOf(database: Connection, evaluation: number): MetricRow[] {
-  return database
-    .prepare<[number], ScoreColumns>(
-      `SELECT s.metric, s.kind, s.value, s.n, s.se, i."values" AS items
+  return statement<[number], ScoreColumns>(
+    database,
+    `SELECT s.metric, s.kind, s.value, s.n, s.se, i."values" AS items
        FROM score s LEFT JOIN item_score i ON i.eval_id = s.eval_id AND i.metric = s.metric
        WHERE s.eval_id = ? ORDER BY s.ord`,
-    )
+  )
     .all(evaluation)
     .map((row) => ({
       metric: row.metric,
@@ -120,10 +125,10 @@ interface EvaluationColumns {
 
 /** All evaluations of a trial with their scores, in the order they were opened. */
 export function evaluationsOf(database: Connection, trialId: number): EvaluationRow[] {
-  return database
-    .prepare<[number], EvaluationColumns>(
-      "SELECT * FROM evaluation WHERE trial_id = ? ORDER BY eval_id",
-    )
+  return statement<[number], EvaluationColumns>(
+    database,
+    "SELECT * FROM evaluation WHERE trial_id = ? ORDER BY eval_id",
+  )
     .all(trialId)
     .map((row) => ({
       id: row.eval_id,
@@ -168,20 +173,19 @@ export function fitnessOf(
   trialId: number,
 ): Partial<Record<Split, FitnessOutcome>> {
   const fitness: Partial<Record<Split, FitnessOutcome>> = {};
-  const rows = database
-    .prepare<[number], FitnessColumns>(
-      "SELECT split, kind, feasible, reason FROM fitness WHERE trial_id = ?",
-    )
-    .all(trialId);
+  const rows = statement<[number], FitnessColumns>(
+    database,
+    "SELECT split, kind, feasible, reason FROM fitness WHERE trial_id = ?",
+  ).all(trialId);
   for (const row of rows) {
     if (row.kind === "nan") {
       fitness[row.split] = { state: "failed", reason: row.reason ?? "" };
       continue;
     }
-    const values = database
-      .prepare<[number, string], number>(
-        "SELECT value FROM objective WHERE trial_id = ? AND split = ? ORDER BY objective",
-      )
+    const values = statement<[number, string], number>(
+      database,
+      "SELECT value FROM objective WHERE trial_id = ? AND split = ? ORDER BY objective",
+    )
       .pluck()
       .all(trialId, row.split);
     fitness[row.split] = { state: "scored", values, feasible: row.feasible === 1 };
@@ -191,11 +195,11 @@ export function fitnessOf(
 
 /** Numbers of a trial's parents, in the operator's order. */
 export function parentsOf(database: Connection, trialId: number): number[] {
-  return database
-    .prepare<[number], number>(
-      `SELECT t.number FROM parent p JOIN trial t ON t.trial_id = p.parent
+  return statement<[number], number>(
+    database,
+    `SELECT t.number FROM parent p JOIN trial t ON t.trial_id = p.parent
        WHERE p.child = ? ORDER BY p.ord`,
-    )
+  )
     .pluck()
     .all(trialId);
 }
@@ -218,12 +222,12 @@ export function recipeOf(
   database: Connection,
   trialId: number,
 ): { genome: Genome | undefined; genes: Json | undefined; recipe: Recipe } {
-  const row = database
-    .prepare<
-      [number],
-      { genome_json: string | null; genes_json: string | null; recipe_json: string }
-    >("SELECT genome_json, genes_json, recipe_json FROM recipe WHERE trial_id = ?")
-    .get(trialId);
+  const row = statement<
+    [number],
+    { genome_json: string | null; genes_json: string | null; recipe_json: string }
+  >(database, "SELECT genome_json, genes_json, recipe_json FROM recipe WHERE trial_id = ?").get(
+    trialId,
+  );
   if (row === undefined) throw new Error(`trial ${trialId} has no recipe`);
   return {
     genome: row.genome_json === null ? undefined : (JSON.parse(row.genome_json) as Genome),

@@ -39,6 +39,9 @@ import {
 import { insertFitness, insertScores, recordOutcome } from "./write-results.ts";
 import { differencesOf, insertRun } from "./write-run.ts";
 
+/** A checkpoint costs two flushes; generations of a small model take less time than that. */
+const CHECKPOINT_EVERY_MS = 10_000;
+
 export interface RunStoreOptions extends WriterOptions {
   /** Milliseconds since 1970; for tests. */
   readonly now?: () => number;
@@ -60,6 +63,7 @@ export class RunStore {
   readonly #now: () => number;
   readonly #inode: number;
   readonly #events: EventQueue;
+  #checkpointMs = performance.now();
 
   private constructor(path: string, database: Connection, now: () => number) {
     this.path = path;
@@ -240,6 +244,9 @@ export class RunStore {
     this.#transaction(run, () => {
       markGenerationClosed(this.database, run, { gen, snapshot }, this.#now());
     });
+    const now = performance.now();
+    if (now - this.#checkpointMs < CHECKPOINT_EVERY_MS) return;
+    this.#checkpointMs = now;
     try {
       // Keeps the log short and the file nearly complete, without waiting for readers.
       this.database.pragma("wal_checkpoint(PASSIVE)");
@@ -266,33 +273,46 @@ export class RunStore {
   // --- results --------------------------------------------------------------------------------------------------------
 
   /**
-   * Records what came back for one trial on one split, with its fitness when given, in one transaction.
+   * Records what came back for trials, each on one split, with its fitness when given: all of them in one transaction,
+   * because a commit takes longer than many an evaluation.
    *
    * A second result changes nothing; the report says whether it differs from the first. A "cancelled" failure is no
    * result: the evaluations stay queued.
+   *
+   * @returns one report per record, in order
    */
+  recordEvaluations(run: number, records: readonly EvaluationRecord[]): RecordReport[] {
+    const reports = this.#transaction(run, () =>
+      records.map((record) => this.#record(run, record)),
+    );
+    reports.forEach((report, i) => {
+      const { trial, split } = records[i] as EvaluationRecord;
+      if (report.differs) this.logEvent(run, "warn", "result-differs", { trial, split });
+    });
+    return reports;
+  }
+
+  /** As `recordEvaluations`, for one. */
   recordEvaluation(run: number, record: EvaluationRecord): RecordReport {
+    return this.recordEvaluations(run, [record])[0] as RecordReport;
+  }
+
+  #record(run: number, record: EvaluationRecord): RecordReport {
     const { outcome } = record;
     if (outcome.state === "failed" && outcome.failure === "cancelled") {
       return { recorded: false, differs: false };
     }
-    const report = this.#transaction(run, () => {
-      const trialId = trialIdOf(this.database, run, record.trial);
-      const reports = record.evaluators.map((evaluator) =>
-        recordOutcome(this.database, trialId, evaluator, record, this.#now()),
-      );
-      if (record.fitness !== undefined) {
-        insertFitness(this.database, run, trialId, record.split, record.fitness);
-      }
-      return {
-        recorded: reports.some((one) => one.recorded),
-        differs: reports.some((one) => one.differs),
-      };
-    });
-    if (report.differs) {
-      this.logEvent(run, "warn", "result-differs", { trial: record.trial, split: record.split });
+    const trialId = trialIdOf(this.database, run, record.trial);
+    const reports = record.evaluators.map((evaluator) =>
+      recordOutcome(this.database, trialId, evaluator, record, this.#now()),
+    );
+    if (record.fitness !== undefined) {
+      insertFitness(this.database, run, trialId, record.split, record.fitness);
     }
-    return report;
+    return {
+      recorded: reports.some((one) => one.recorded),
+      differs: reports.some((one) => one.differs),
+    };
   }
 
   /** Records fitness; the first one of a trial and split stands. */

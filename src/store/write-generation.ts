@@ -1,7 +1,7 @@
 import { MendelError } from "../base/errors.ts";
 import { sha256 } from "../base/hash.ts";
 import { canonicalJson, type Json } from "../base/json.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, statement } from "./connection.ts";
 import { type TrialColumns, trialProgress } from "./read-rows.ts";
 import type {
   ClosedSnapshot,
@@ -18,8 +18,10 @@ const SNAPSHOTS_KEPT = 3;
 
 /** @throws Error when the run has no such trial: numbers come from the store */
 export function trialIdOf(database: Connection, run: number, number: number): number {
-  const id = database
-    .prepare<[number, number], number>("SELECT trial_id FROM trial WHERE run_id = ? AND number = ?")
+  const id = statement<[number, number], number>(
+    database,
+    "SELECT trial_id FROM trial WHERE run_id = ? AND number = ?",
+  )
     .pluck()
     .get(run, number);
   if (id === undefined) throw new Error(`run ${run} has no trial ${number}`);
@@ -34,43 +36,43 @@ export function insertGeneration(
   now: number,
 ): void {
   const text = canonicalJson(snapshot);
-  database
-    .prepare(
-      `INSERT INTO generation(run_id, gen, state, optimizer_json, optimizer_sha256, opened_ms)
+  statement(
+    database,
+    `INSERT INTO generation(run_id, gen, state, optimizer_json, optimizer_sha256, opened_ms)
        VALUES (?, ?, 'open', ?, ?, ?)`,
-    )
-    .run(run, gen, text, sha256(text), now);
+  ).run(run, gen, text, sha256(text), now);
   for (const trial of trials) insertTrial(database, run, gen, trial);
 }
 
 function insertTrial(database: Connection, run: number, gen: number, trial: TrialOpening): void {
-  const { lastInsertRowid } = database
-    .prepare(
-      `INSERT INTO trial(run_id, number, gen, slot, origin, label, operator, recipe_sha256)
+  const { lastInsertRowid } = statement(
+    database,
+    `INSERT INTO trial(run_id, number, gen, slot, origin, label, operator, recipe_sha256)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-    )
-    .run(
-      run,
-      trial.number,
-      gen,
-      trial.slot,
-      trial.origin,
-      trial.label ?? null,
-      trial.operator,
-      trial.recipeSha256,
-    );
+  ).run(
+    run,
+    trial.number,
+    gen,
+    trial.slot,
+    trial.origin,
+    trial.label ?? null,
+    trial.operator,
+    trial.recipeSha256,
+  );
   const id = Number(lastInsertRowid);
-  database
-    .prepare(
-      "INSERT INTO recipe(trial_id, genome_json, genes_json, recipe_json) VALUES (?, ?, ?, ?)",
-    )
-    .run(
-      id,
-      trial.genome === undefined ? null : canonicalJson(trial.genome),
-      trial.genes === undefined ? null : canonicalJson(trial.genes),
-      canonicalJson(trial.recipe),
-    );
-  const insertParent = database.prepare("INSERT INTO parent(child, ord, parent) VALUES (?, ?, ?)");
+  statement(
+    database,
+    "INSERT INTO recipe(trial_id, genome_json, genes_json, recipe_json) VALUES (?, ?, ?, ?)",
+  ).run(
+    id,
+    trial.genome === undefined ? null : canonicalJson(trial.genome),
+    trial.genes === undefined ? null : canonicalJson(trial.genes),
+    canonicalJson(trial.recipe),
+  );
+  const insertParent = statement(
+    database,
+    "INSERT INTO parent(child, ord, parent) VALUES (?, ?, ?)",
+  );
   trial.parents.forEach((number, ord) => {
     insertParent.run(id, ord, trialIdOf(database, run, number));
   });
@@ -84,7 +86,8 @@ export function insertEvaluations(
   trialId: number,
   evaluations: readonly EvaluationOpening[],
 ): void {
-  const insert = database.prepare(
+  const insert = statement(
+    database,
     `INSERT INTO evaluation(run_id, trial_id, evaluator, split, eval_key, state)
      VALUES (?, ?, ?, ?, ?, 'queued') ON CONFLICT(trial_id, evaluator, split) DO NOTHING`,
   );
@@ -104,30 +107,28 @@ export function markGenerationClosed(
   { gen, snapshot }: ClosedSnapshot,
   now: number,
 ): void {
-  const waiting = database
-    .prepare<[number, number], number>(
-      `SELECT count(*) FROM trial t JOIN evaluation e ON e.trial_id = t.trial_id
+  const waiting = statement<[number, number], number>(
+    database,
+    `SELECT count(*) FROM trial t JOIN evaluation e ON e.trial_id = t.trial_id
        WHERE t.run_id = ? AND t.gen = ? AND e.split = 'search' AND e.state = 'queued'`,
-    )
+  )
     .pluck()
     .get(run, gen);
   if (waiting !== 0) {
     throw new Error(`generation ${gen} has ${waiting} search evaluations without a result`);
   }
   const text = canonicalJson(snapshot);
-  const { changes } = database
-    .prepare(
-      `UPDATE generation SET state = 'closed', optimizer_json = ?, optimizer_sha256 = ?, closed_ms = ?
+  const { changes } = statement(
+    database,
+    `UPDATE generation SET state = 'closed', optimizer_json = ?, optimizer_sha256 = ?, closed_ms = ?
        WHERE run_id = ? AND gen = ? AND state = 'open'`,
-    )
-    .run(text, sha256(text), now, run, gen);
+  ).run(text, sha256(text), now, run, gen);
   if (changes !== 1) throw new Error(`generation ${gen} is not open`);
-  database
-    .prepare(
-      `UPDATE generation SET optimizer_json = NULL
+  statement(
+    database,
+    `UPDATE generation SET optimizer_json = NULL
        WHERE run_id = ? AND gen <= ? AND optimizer_json IS NOT NULL`,
-    )
-    .run(run, gen - SNAPSHOTS_KEPT);
+  ).run(run, gen - SNAPSHOTS_KEPT);
 }
 
 /**
@@ -140,15 +141,14 @@ export function newestSnapshot(
   run: number,
   state: "open" | "closed",
 ): ClosedSnapshot | undefined {
-  const row = database
-    .prepare<
-      [number, string],
-      { gen: number; optimizer_json: string | null; optimizer_sha256: string }
-    >(
-      `SELECT gen, optimizer_json, optimizer_sha256 FROM generation
+  const row = statement<
+    [number, string],
+    { gen: number; optimizer_json: string | null; optimizer_sha256: string }
+  >(
+    database,
+    `SELECT gen, optimizer_json, optimizer_sha256 FROM generation
        WHERE run_id = ? AND state = ? ORDER BY gen DESC LIMIT 1`,
-    )
-    .get(run, state);
+  ).get(run, state);
   if (row === undefined) return undefined;
   const { gen, optimizer_json: text, optimizer_sha256: digest } = row;
   if (text === null || sha256(text) !== digest) {
@@ -167,10 +167,10 @@ export function trialsOfGeneration(
   run: number,
   gen: number,
 ): TrialProgress[] {
-  return database
-    .prepare<[number, number], TrialColumns>(
-      "SELECT * FROM trial WHERE run_id = ? AND gen = ? ORDER BY slot",
-    )
+  return statement<[number, number], TrialColumns>(
+    database,
+    "SELECT * FROM trial WHERE run_id = ? AND gen = ? ORDER BY slot",
+  )
     .all(run, gen)
     .map((trial) => trialProgress(database, trial));
 }

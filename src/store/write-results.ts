@@ -1,6 +1,6 @@
 import { digestOf, sha256 } from "../base/hash.ts";
 import { encodeFloats, fitnessColumns, metricColumns } from "./codec.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, statement } from "./connection.ts";
 import { metricsOf } from "./read-rows.ts";
 import type {
   EvaluationOutcome,
@@ -27,30 +27,28 @@ export function recordOutcome(
   { split, outcome, evaluators }: EvaluationRecord,
   now: number,
 ): RecordReport {
-  const row = database
-    .prepare<[number, string, string], EvaluationKey>(
-      "SELECT eval_id, state FROM evaluation WHERE trial_id = ? AND evaluator = ? AND split = ?",
-    )
-    .get(trialId, evaluator, split);
+  const row = statement<[number, string, string], EvaluationKey>(
+    database,
+    "SELECT eval_id, state FROM evaluation WHERE trial_id = ? AND evaluator = ? AND split = ?",
+  ).get(trialId, evaluator, split);
   if (row === undefined) throw new Error(`no evaluation by ${evaluator} on ${split} was opened`);
   if (row.state !== "queued") {
     return { recorded: false, differs: isDifferent(database, row, evaluator, outcome) };
   }
-  database
-    .prepare(
-      `UPDATE evaluation SET state = ?, attempts = attempts + ?, failure = ?, message = ?, seconds = ?, finished_ms = ?
+  statement(
+    database,
+    `UPDATE evaluation SET state = ?, attempts = attempts + ?, failure = ?, message = ?, seconds = ?, finished_ms = ?
        WHERE eval_id = ?`,
-    )
-    .run(
-      outcome.state,
-      outcome.attempts,
-      outcome.state === "failed" ? outcome.failure : null,
-      outcome.state === "failed" ? outcome.message : null,
-      // A request's time is shared by its evaluators, so that sums stay true.
-      outcome.seconds / evaluators.length,
-      now,
-      row.eval_id,
-    );
+  ).run(
+    outcome.state,
+    outcome.attempts,
+    outcome.state === "failed" ? outcome.failure : null,
+    outcome.state === "failed" ? outcome.message : null,
+    // A request's time is shared by its evaluators, so that sums stay true.
+    outcome.seconds / evaluators.length,
+    now,
+    row.eval_id,
+  );
   if (outcome.state === "done") {
     insertScores(database, row.eval_id, resultFor(outcome.results, evaluator).metrics);
   }
@@ -95,10 +93,12 @@ export function insertScores(
   evaluation: number,
   metrics: readonly MetricRow[],
 ): void {
-  const insert = database.prepare(
+  const insert = statement(
+    database,
     "INSERT INTO score(eval_id, metric, ord, kind, value, n, se) VALUES (?, ?, ?, ?, ?, ?, ?)",
   );
-  const insertItems = database.prepare(
+  const insertItems = statement(
+    database,
     `INSERT INTO item_score(eval_id, metric, "values") VALUES (?, ?, ?)`,
   );
   metrics.forEach((metric, ord) => {
@@ -128,14 +128,14 @@ export function insertFitness(
   fitness: FitnessOutcome,
 ): void {
   const { kind, value, feasible, reason } = fitnessColumns(fitness);
-  const { changes } = database
-    .prepare(
-      `INSERT INTO fitness(trial_id, split, run_id, kind, value, feasible, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
+  const { changes } = statement(
+    database,
+    `INSERT INTO fitness(trial_id, split, run_id, kind, value, feasible, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT(trial_id, split) DO NOTHING`,
-    )
-    .run(trialId, split, run, kind, value, feasible, reason);
+  ).run(trialId, split, run, kind, value, feasible, reason);
   if (changes === 0 || kind !== "finite" || fitness.state !== "scored") return;
-  const insert = database.prepare(
+  const insert = statement(
+    database,
     "INSERT INTO objective(trial_id, split, objective, value) VALUES (?, ?, ?, ?)",
   );
   fitness.values.forEach((objective, index) => {
