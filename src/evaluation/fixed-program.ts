@@ -7,7 +7,7 @@ import { createSession } from "./session.ts";
  * @throws MendelError `invalid-file` when ONNX Runtime refuses the file
  */
 export async function openFixedProgram(path: string): Promise<Program> {
-  const session = await createSession(path, "baked");
+  const session = await createSession(path);
   return {
     kind: "fixed",
     signature: session.signature,

@@ -15,5 +15,5 @@ export function chooseProgram(probe: ProgramChoice["probe"]): ProgramChoice {
     inputs === undefined || (session !== undefined && session < SESSION_ADVANTAGE * inputs)
       ? "session"
       : "inputs";
-  return { program: "slab", feed, probe, runtime: runtimeRecord(feed) };
+  return { program: "slab", feed, probe, runtime: runtimeRecord() };
 }

@@ -63,7 +63,7 @@ export async function openSlabProgram(options: SlabOptions): Promise<Program> {
   let kernelBytes = FIRST_KERNEL_BYTES;
   // Planned name → origin of the copy that lies in the slab: what is only copied is written once.
   const copied = new Map<string, string>();
-  let session: ModelSession | undefined = await createSession(built.model, feed, external);
+  let session: ModelSession | undefined = await createSession(built.model, external);
   const weightInputs = new Set(Object.keys(weightFeeds));
   const signature = {
     inputs: session.signature.inputs.filter(({ name }) => !weightInputs.has(name)),
@@ -94,7 +94,7 @@ export async function openSlabProgram(options: SlabOptions): Promise<Program> {
       if (feed === "session") {
         await session?.release();
         session = undefined;
-        session = await createSession(built.model, feed, external);
+        session = await createSession(built.model, external);
       }
     },
     run(feeds, outputs) {

@@ -2,7 +2,6 @@ import { MendelError } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
 import type { FeedKind } from "../graph/weight-feed.ts";
 import { inputFeedProblems } from "../graph/weight-feed.ts";
-import { modelIdOf } from "../merge/plan.ts";
 import type { Recipe } from "../recipes/recipe.ts";
 import { EvaluationEngine, probeFeeds } from "./evaluation-engine.ts";
 import type { ProgramChoice } from "./executor.ts";
@@ -94,11 +93,9 @@ function engineFor(
 
 /** The recipe that gives one model back bit for bit. */
 function singleModel(plan: EvaluationPlan, model: string): Recipe {
-  const ref = { model };
-  if (modelIdOf(ref) !== model) throw new Error(`model id ${model} is not a plain name`);
   return {
     mergeMethod: "linear",
-    body: { kind: "models", models: [{ model: ref, parameters: { weight: 1 } }] },
+    body: { kind: "models", models: [{ model: { model }, parameters: { weight: 1 } }] },
     ...(plan.base === undefined ? {} : { baseModel: { model: plan.base } }),
     parameters: {},
     seed: 0,
