@@ -2,6 +2,7 @@ import { MendelError } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
 import type { FeedKind } from "../graph/weight-feed.ts";
 import { inputFeedProblems } from "../graph/weight-feed.ts";
+import type { MergeInputs } from "../merge/plan.ts";
 import type { Recipe } from "../recipes/recipe.ts";
 import { EvaluationEngine, probeFeeds } from "./evaluation-engine.ts";
 import type { ProgramChoice } from "./executor.ts";
@@ -23,7 +24,7 @@ export async function openThreadEngine(
   choice: ProgramChoice,
 ): Promise<EvaluationEngine> {
   const open = programOpener(plan, shared);
-  const engine = engineFor(plan, open, await open(choice.feed), choice.feed);
+  const engine = engineFor(plan, shared, open, await open(choice.feed), choice.feed);
   await engine.prepare("search");
   return engine;
 }
@@ -34,7 +35,7 @@ export function probePlan(
   shared: SharedSetup,
 ): Promise<ProgramChoice["probe"]> {
   const open = programOpener(plan, shared);
-  const sample = singleModel(plan, Object.keys(plan.models)[0]!);
+  const sample = singleModel(Object.keys(plan.models)[0]!);
   const { reader } = openGraph(plan);
   const names = shared.inputs.tensors
     .map((tensor) => tensor.name)
@@ -43,22 +44,22 @@ export function probePlan(
   reader.close();
   return probeFeeds(
     (feed) => (feed === "inputs" && !inputsPossible ? Promise.resolve(undefined) : open(feed)),
-    (program, feed) => engineFor(plan, open, program, feed),
+    (program, feed) => engineFor(plan, shared, open, program, feed),
     (program) => program.load(sample),
   );
 }
 
-type ProgramOpener = (feed: FeedKind) => Promise<Program>;
+type ProgramOpener = (feed: FeedKind, inputs?: MergeInputs) => Promise<Program>;
 
 function programOpener(plan: EvaluationPlan, shared: SharedSetup): ProgramOpener {
   const source = weightSourceOf(shared.weights);
-  return async (feed) => {
+  return async (feed, inputs = shared.inputs) => {
     const { reader, modelId } = openGraph(plan);
     try {
       return await openSlabProgram({
         graph: reader,
         graphId: modelId,
-        inputs: shared.inputs,
+        inputs,
         source,
         feed,
       });
@@ -70,6 +71,7 @@ function programOpener(plan: EvaluationPlan, shared: SharedSetup): ProgramOpener
 
 function engineFor(
   plan: EvaluationPlan,
+  shared: SharedSetup,
   open: ProgramOpener,
   program: Program,
   feed: FeedKind,
@@ -84,19 +86,28 @@ function engineFor(
           hint: suggestion(model, Object.keys(plan.models)),
         });
       }
-      const teacher = await open(feed);
-      await teacher.load(singleModel(plan, model));
+      const teacher = await open(feed, wholly(model, shared.inputs));
+      await teacher.load(singleModel(model));
       return teacher;
     },
   });
 }
 
+/** The same tensors with one model as the donor of all that it has: what is frozen for candidates is not for a teacher. */
+function wholly(model: string, inputs: MergeInputs): MergeInputs {
+  return {
+    ...inputs,
+    tensors: inputs.tensors.map((tensor) =>
+      tensor.sources.has(model) ? { ...tensor, copyFrom: model } : tensor,
+    ),
+  };
+}
+
 /** The recipe that gives one model back bit for bit. */
-function singleModel(plan: EvaluationPlan, model: string): Recipe {
+function singleModel(model: string): Recipe {
   return {
     mergeMethod: "linear",
     body: { kind: "models", models: [{ model: { model }, parameters: { weight: 1 } }] },
-    ...(plan.base === undefined ? {} : { baseModel: { model: plan.base } }),
     parameters: {},
     seed: 0,
     freeze: [],
