@@ -102,6 +102,30 @@ describe("numeric items", () => {
     expect((error as Error).message).toContain(message);
   });
 
+  it("of a regression are compared column by column", async () => {
+    const data = [
+      { x: [1, 2], y: [1, 10] },
+      { x: [3, 4], y: [3, 20] },
+    ];
+    const changes = { task: "regression", fitness: "mse", metrics: ["mae", "r2"] };
+    const graph: GraphSignature = {
+      ...numeric,
+      outputs: [{ name: "value", type: "float32", shape: ["batch", 2] }],
+    };
+    const prepared = await prepare(evaluator("regression", data, changes), graph);
+    const scorer = createScorer(prepared, undefined);
+    // Errors (0, 2) and (0, −4); variation 2·1 + 2·25 around the column means (2, 15).
+    const output = { dims: [2, 2], data: Float32Array.of(1, 12, 3, 16) };
+    scorer.add(prepared.batches[0]!, { value: output });
+    const [mae, r2, mse] = scorer.results();
+    expect(mae).toMatchObject({ metric: "mae", value: 1.5, itemScores: [1, 2] });
+    expect(r2!.value).toBeCloseTo(1 - 20 / 52, 12);
+    expect(mse).toMatchObject({ metric: "mse", value: 5, itemScores: [2, 8] });
+    const narrow = { dims: [2, 1], data: Float32Array.of(1, 2) };
+    const refused = createScorer(prepared, undefined);
+    expect(() => refused.add(prepared.batches[0]!, { value: narrow })).toThrow("2 values per item");
+  });
+
   it("refuse a graph input that nothing fills", async () => {
     const graph = {
       ...numeric,
