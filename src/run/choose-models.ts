@@ -1,4 +1,4 @@
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { MendelError, messageOf } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
 import { MAX_CONFIG_BYTES, readModelJson } from "../formats/hf-folder.ts";
@@ -90,8 +90,8 @@ export function chooseModels(found: FoundModels, wishes: ModelWishes): ChosenMod
 }
 
 function nominalBase(models: readonly FoundModel[]): string | undefined {
-  const whole = models.filter(({ kind }) => kind === "model").map(({ id }) => id);
-  const byName = baseByName(whole);
+  const whole = models.filter(({ kind }) => kind === "model");
+  const byName = baseByName(whole.map(({ id }) => id));
   if (byName !== undefined) return byName;
   const below = new Set(
     models.filter(({ kind }) => kind === "adapter").map((adapter) => namedBelow(adapter, whole)),
@@ -101,19 +101,22 @@ function nominalBase(models: readonly FoundModel[]): string | undefined {
 }
 
 /** The model that an adapter says it was trained on, when it is among these. */
-function namedBelow(adapter: FoundModel, ids: readonly string[]): string | undefined {
+function namedBelow(adapter: FoundModel, models: readonly FoundModel[]): string | undefined {
   const config = readModelJson(join(adapter.path, "adapter_config.json"), MAX_CONFIG_BYTES);
   const name = config["base_model_name_or_path"];
-  if (typeof name !== "string") return ids.length === 1 ? ids[0] : undefined;
+  if (typeof name !== "string") return models.length === 1 ? models[0]?.id : undefined;
+  const beside = resolve(adapter.path, name);
   const last = basename(name.replace(/[/\\]+$/, ""));
-  return ids.find((id) => id === last) ?? (ids.length === 1 ? ids[0] : undefined);
+  const found = models.find(({ path }) => path === beside) ?? models.find(({ id }) => id === last);
+  return (found ?? (models.length === 1 ? models[0] : undefined))?.id;
 }
 
 function withBases(models: readonly FoundModel[], nominal: string | undefined): ChosenModel[] {
-  const whole = models.filter(({ kind }) => kind === "model").map(({ id }) => id);
+  const whole = models.filter(({ kind }) => kind === "model");
   return models.map((model) => ({
     ...model,
-    base: model.kind === "adapter" ? (namedBelow(model, whole) ?? nominal ?? whole[0]) : undefined,
+    base:
+      model.kind === "adapter" ? (namedBelow(model, whole) ?? nominal ?? whole[0]?.id) : undefined,
   }));
 }
 
@@ -149,6 +152,8 @@ function readerOf(id: string, opened: ReadonlyMap<string, OpenModels>): ModelRea
   return (opened.get(id) as OpenModels).require(id);
 }
 
+const MISFIT = "does not fit with";
+
 /** Why two models cannot be merged; undefined when they can. */
 function misfit(
   reference: [string, ModelReader],
@@ -163,7 +168,7 @@ function misfit(
   const [first] = refused;
   if (first === undefined) return undefined;
   const more = refused.length > 1 ? ` (and ${refused.length - 1} more tensors)` : "";
-  return `does not fit with ${reference[0]}: ${first.tensor}: ${first.reason}${more}`;
+  return `${MISFIT} ${reference[0]}: ${first.tensor}: ${first.reason}${more}`;
 }
 
 function fittingModels(
@@ -294,7 +299,9 @@ function tooFew(kept: readonly FoundModel[], leftOut: readonly LeftOut[]): Mende
     "not-found",
     `a merge needs at least two models, and ${found}${reasons.join("")}`,
     {
-      hint: "models are Hugging Face folders, .safetensors, .onnx and adapter folders; name them with --model NAME=PATH",
+      hint: leftOut.some(({ reason }) => reason.startsWith(MISFIT))
+        ? "see mendel inspect MODEL MODEL for all that does not fit; --freeze there shows what copying some tensors would change"
+        : "models are Hugging Face folders, .safetensors, .onnx and adapter folders; name them with --model NAME=PATH",
     },
   );
 }

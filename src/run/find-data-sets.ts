@@ -3,11 +3,12 @@ import { basename, dirname, extname, join, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
 import { naturalOrder } from "../base/natural-order.ts";
 import type { Split } from "../evaluation/executor.ts";
-import { shortName, uniqueNames } from "./model-names.ts";
+import { shortName } from "./model-names.ts";
 import { walkFolder } from "./walk-folder.ts";
 
 /** Data for one evaluator, found by the names of its files; nothing has been read yet. */
 export interface FoundDataSet {
+  /** Not unique: folders may hold files of the same name. */
   readonly name: string;
   readonly data:
     | { readonly kind: "files"; readonly files: Readonly<Record<Split, string>> }
@@ -81,11 +82,7 @@ function groupFiles(paths: readonly string[]): FoundDataSet[] {
     const key = `${home}\n${file.name}\n${extname(path).toLowerCase()}`;
     groups.set(key, [...(groups.get(key) ?? []), file]);
   }
-  const sets = [...groups.values()].flatMap(toDataSets);
-  const names = uniqueNames(sets.map(({ name }) => name));
-  return sets
-    .map((set, i) => ({ ...set, name: names[i] as string }))
-    .sort((a, b) => naturalOrder(a.name, b.name));
+  return [...groups.values()].flatMap(toDataSets).sort((a, b) => naturalOrder(a.name, b.name));
 }
 
 /** Takes the word for a split out of a file's name, or out of its folder's. */

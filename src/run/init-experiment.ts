@@ -12,6 +12,7 @@ import { type ExperimentParts, evaluatorText, experimentText } from "./experimen
 import { dataSetsAt, type FoundDataSet, findDataSets } from "./find-data-sets.ts";
 import { type FoundModels, findModels, type LeftOut, modelAt } from "./find-models.ts";
 import { inspectExperiment } from "./inspect-experiment.ts";
+import { uniqueNames } from "./model-names.ts";
 import {
   type EvaluatorProposal,
   type ProposedTask,
@@ -65,14 +66,15 @@ export function survey(options: InitOptions): {
   if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) {
     throw new MendelError("not-found", `there is no folder ${folder}`, { where: { file: folder } });
   }
-  const found = findModels(folder);
   return {
-    models:
-      models === undefined
-        ? found
-        : { ...found, models: [...models].map(([id, path]) => modelAt(id, path)), leftOut: [] },
+    models: models === undefined ? findModels(folder) : namedModels(models),
     data: data === undefined ? findDataSets(folder) : dataSetsAt(data),
   };
+}
+
+function namedModels(models: ReadonlyMap<string, string>): FoundModels {
+  const found = [...models].map(([id, path]) => modelAt(id, path));
+  return { models: found, graphs: [], tokenizers: [], leftOut: [] };
 }
 
 /** The models of a survey that are merged. */
@@ -115,7 +117,14 @@ export async function proposeExperiment(options: InitOptions): Promise<InitPropo
     graph.close();
   }
   if (evaluators.length === 0) throw noData(found.data, leftOut);
-  return { ...searchOf(options, chosen, file), chosen, evaluators, file, leftOut };
+  const names = uniqueNames(evaluators.map(({ name }) => name));
+  return {
+    ...searchOf(options, chosen, file),
+    chosen,
+    evaluators: evaluators.map((evaluator, i) => ({ ...evaluator, name: names[i] as string })),
+    file,
+    leftOut,
+  };
 }
 
 function experimentFile({ folder, out }: InitOptions): string {
@@ -175,12 +184,11 @@ export function writeExperiment(
   proposal: InitProposal,
   { force = false }: { readonly force?: boolean } = {},
 ): readonly InitFile[] {
-  const texts = new Map<string, string>();
+  const texts = new Map([[proposal.file, experimentText(proposal.file, proposal)]]);
   for (const evaluator of proposal.evaluators) {
     const path = join(dirname(proposal.file), "evaluators", `${evaluator.name}.yml`);
     texts.set(path, evaluatorText(path, evaluator));
   }
-  texts.set(proposal.file, experimentText(proposal.file, proposal));
   const existing = [...texts.keys()].filter((path) => existsSync(path));
   if (existing.length > 0 && !force) {
     throw new MendelError("usage", `${existing.join(", ")} would be overwritten`, {
@@ -200,5 +208,5 @@ export function writeExperiment(
     for (const path of texts.keys()) if (!existing.includes(path)) rmSync(path, { force: true });
     throw thrown;
   }
-  return files.reverse();
+  return files;
 }

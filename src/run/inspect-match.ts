@@ -53,7 +53,14 @@ export function inspectMatch(
   reference: string,
   freeze: readonly string[] = [],
 ): MatchInspection {
-  const report = matchModels({ models, reference, freeze });
+  // As in an experiment: the reference's graph if it has one, else the first that there is.
+  const graph = [reference, ...models.keys()].find((id) => models.get(id)?.format === "onnx");
+  const report = matchModels({
+    models,
+    reference,
+    freeze,
+    ...(graph === undefined ? {} : { graph }),
+  });
   const coverage = coverageOf(report);
   return {
     reference,

@@ -1,15 +1,20 @@
 import { matchModels } from "../merge/matching.ts";
 import type { PlannedTensor } from "../merge/plan.ts";
-import { dtypeBytes } from "../tensors/dtype.ts";
+import type { Dtype } from "../tensors/dtype.ts";
+import type { Kernels } from "../tensors/kernels.ts";
 import type { ModelReader, ModelTensor } from "../tensors/model-reader.ts";
 import { elementCount } from "../tensors/shape.ts";
+import { createKernels } from "../tensors/wasm-kernels.ts";
 import { floatLoader } from "./float-loader.ts";
 
 /** How far models are from each other, by a sample of their weights. */
 export interface Distances {
   /** Sum of the squared distances of a model to all others. */
   sum(id: string): number;
-  /** Whether two models hold the same values throughout; reads all of them where the sample shows no difference. */
+  /**
+   * Whether two models hold the same values throughout, up to the rounding of one of them to half precision. Reads on until
+   * a difference shows.
+   */
   equal(a: string, b: string): boolean;
 }
 
@@ -29,6 +34,7 @@ export function measureDistances(models: ReadonlyMap<string, ModelReader>): Dist
     dtypeOf: (id, name) => tensorOf(models, id, name).dtype,
     read: (id, name, start, target) => models.get(id)?.read(name, start, target),
   });
+  const round = roundingBy(createKernels({ bytes: BLOCK * 6 + (1 << 16) }));
   const squared = new Map<string, number>();
   const key = (a: string, b: string): string => `${a}\n${b}`;
   const add = (a: string, b: string, value: number): void => {
@@ -54,8 +60,36 @@ export function measureDistances(models: ReadonlyMap<string, ModelReader>): Dist
   return {
     sum: (id) => ids.reduce((sum, other) => sum + (squared.get(key(id, other)) ?? 0), 0),
     equal: (a, b) =>
-      (squared.get(key(a, b)) ?? 0) === 0 &&
-      tensors.every((tensor) => equalThroughout(models, tensor, a, b, load)),
+      tensors.every((tensor) => {
+        const sides = [a, b].map((id) => ({ id, name: nameIn(tensor, id) }));
+        const dtypes = sides.map(({ id, name }) => tensorOf(models, id, name).dtype);
+        const half = dtypes[0] === dtypes[1] ? undefined : dtypes.find(isHalf);
+        return equalThroughout(elementCount(tensor.shape), (start, length) =>
+          sides.map(({ id, name }, i) => {
+            const out = new Float32Array(length);
+            load(id, name, start, out);
+            return half === undefined || dtypes[i] === half ? out : round(out, half);
+          }),
+        );
+      }),
+  };
+}
+
+type Half = "f16" | "bf16";
+
+function isHalf(dtype: Dtype): dtype is Half {
+  return dtype === "f16" || dtype === "bf16";
+}
+
+/** A function that rounds values to a half-precision type. */
+function roundingBy(kernels: Kernels): (values: Float32Array, dtype: Half) => Float32Array {
+  const [wide, raw] = [kernels.float32(BLOCK), kernels.bytes(2 * BLOCK)];
+  return (values, dtype) => {
+    const [staged, bytes] = [wide.subarray(0, values.length), raw.subarray(0, 2 * values.length)];
+    staged.set(values);
+    kernels.narrow(dtype, staged, bytes);
+    kernels.widen(dtype, bytes, staged);
+    return staged.slice();
   };
 }
 
@@ -76,31 +110,12 @@ function squaredDistance(a: Float32Array, b: Float32Array): number {
 }
 
 function equalThroughout(
-  models: ReadonlyMap<string, ModelReader>,
-  tensor: PlannedTensor,
-  a: string,
-  b: string,
-  load: ReturnType<typeof floatLoader>,
+  count: number,
+  read: (start: number, length: number) => readonly Float32Array[],
 ): boolean {
-  const [nameA, nameB] = [nameIn(tensor, a), nameIn(tensor, b)];
-  const dtype = tensorOf(models, a, nameA).dtype;
-  const sameDtype = dtype === tensorOf(models, b, nameB).dtype;
-  const count = elementCount(tensor.shape);
   for (let start = 0; start < count; start += BLOCK) {
-    const length = Math.min(BLOCK, count - start);
-    if (sameDtype) {
-      const [x, y] = [nameA, nameB].map((name, i) => {
-        const bytes = new Uint8Array(length * dtypeBytes[dtype]);
-        models.get(i === 0 ? a : b)?.read(name, start, bytes);
-        return bytes;
-      });
-      if (Buffer.compare(x!, y!) !== 0) return false;
-    } else {
-      const [x, y] = [new Float32Array(length), new Float32Array(length)];
-      load(a, nameA, start, x);
-      load(b, nameB, start, y);
-      if (squaredDistance(x, y) !== 0) return false;
-    }
+    const [x, y] = read(start, Math.min(BLOCK, count - start));
+    if (!x!.every((value, i) => value === y![i])) return false;
   }
   return true;
 }

@@ -70,7 +70,7 @@ const scores: Readonly<
 > = {
   classification: { fitness: "accuracy", metrics: ["accuracy", "cross_entropy"] },
   regression: { fitness: "mse", metrics: ["mse", "mae", "r2"] },
-  "language-modeling": { fitness: "nll", metrics: ["nll", "perplexity", "accuracy"] },
+  "language-modeling": { fitness: "nll", metrics: ["nll", "perplexity"] },
   agreement: { fitness: "kl", metrics: ["kl", "top1_agreement"] },
 };
 
@@ -136,10 +136,12 @@ function draftsFor(
   const label = fieldNamed(sample, labelFields);
   const text = textInput(sample, graph, label);
   const numbers = text === undefined ? numberInputs(sample, graph, label) : undefined;
-  const fields = [...sample.columns.keys()].join(", ");
+  const fields = [...sample.columns].map(([name, column]) => fieldText(name, column)).join(", ");
   if (text === undefined && numbers === undefined) {
-    const inputs = graph.inputs.map(({ name }) => name).join(", ");
-    return `its fields (${fields}) fill no evaluator for the graph's inputs (${inputs})`;
+    const inputs = graph.inputs
+      .map(({ name, shape }) => `${name} [${shape.join(", ")}]`)
+      .join(", ");
+    return `its fields (${fields}) do not fill the graph's inputs (${inputs})`;
   }
   if (text !== undefined && tokenizer === undefined) {
     return "it holds text, and no tokenizer.json was found beside the models";
@@ -153,7 +155,8 @@ function draftsFor(
     ...(text === undefined || tokenizer === undefined ? {} : textSettings(tokenizer)),
   };
   const draft = (task: ProposedTask, ranks: readonly number[], rest: object): Draft[] => {
-    const output = outputFor(graph, ranks);
+    const width = task === "regression" ? widthOf(sample, label) : undefined;
+    const output = outputFor(graph, ranks, width);
     return output === undefined ? [] : [{ ...common, task, output, ...scores[task], ...rest }];
   };
   const teacher =
@@ -172,6 +175,13 @@ function draftsFor(
   return label === undefined
     ? `no field says what is right (fields: ${fields}), and no model is called like it to be the teacher`
     : `the graph's outputs (${graph.outputs.map(({ name, shape }) => `${name} [${shape.join(", ")}]`).join(", ")}) do not fit a task with the field "${label}"`;
+}
+
+/** A field as messages describe it: "image [64]", "text". */
+function fieldText(name: string, column: Column): string {
+  return column.kind === "tensor" && column.shape.length > 0
+    ? `${name} [${column.shape.join(", ")}]`
+    : name;
 }
 
 function fieldNamed(data: Dataset, names: readonly string[]): string | undefined {
@@ -248,12 +258,31 @@ function isClass(data: Dataset, name: string): boolean {
   return true;
 }
 
-/** The output called logits, else the first, of one of the wanted ranks; a graph may leave ranks open. */
-function outputFor(graph: GraphSignature, ranks: readonly number[]): string | undefined {
-  const able = graph.outputs.filter(
-    ({ type, shape }) =>
-      type.startsWith("float") && (shape.length === 0 || ranks.includes(shape.length)),
-  );
+/** Numbers a row of a field. */
+function widthOf(data: Dataset, name: string | undefined): number {
+  const column = name === undefined ? undefined : data.columns.get(name);
+  return column?.kind === "tensor" ? elementCount(column.shape) : 1;
+}
+
+/**
+ * The output called logits, else the first, of one of the wanted ranks; a graph may leave ranks and sizes open.
+ *
+ * @param width numbers an item, where that is settled
+ */
+function outputFor(
+  graph: GraphSignature,
+  ranks: readonly number[],
+  width: number | undefined,
+): string | undefined {
+  const able = graph.outputs.filter(({ type, shape }) => {
+    const item = shape.slice(1);
+    const settled = item.every((dim) => typeof dim === "number");
+    return (
+      type.startsWith("float") &&
+      (shape.length === 0 || ranks.includes(shape.length)) &&
+      (width === undefined || !settled || elementCount(item) === width)
+    );
+  });
   return (able.find(({ name }) => name === "logits") ?? able[0])?.name;
 }
 

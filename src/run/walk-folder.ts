@@ -1,5 +1,6 @@
 import { readdirSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { MendelError } from "../base/errors.ts";
 import { naturalOrder } from "../base/natural-order.ts";
 
 /** A folder and what is directly in it, names only. */
@@ -24,6 +25,8 @@ const skipped = new Set([
 /**
  * The folder and all folders below it, outermost first and in natural order. Hidden folders, those of tools and those that
  * Mendel itself writes are left out; links are followed, once.
+ *
+ * @throws MendelError `usage` for a folder with far more in it than models and data
  */
 export function walkFolder(root: string): FolderListing[] {
   const seen = new Set<string>();
@@ -35,7 +38,7 @@ export function walkFolder(root: string): FolderListing[] {
     seen.add(real);
     const names = readdirSync(path).sort(naturalOrder);
     entries += names.length;
-    if (entries > MAX_ENTRIES) return;
+    if (entries > MAX_ENTRIES) throw tooMany(root);
     const visible = names.filter((name) => !name.startsWith("."));
     const kindOf = (name: string): "file" | "folder" | undefined => {
       const stats = statSync(join(path, name), { throwIfNoEntry: false });
@@ -47,4 +50,11 @@ export function walkFolder(root: string): FolderListing[] {
   };
   visit(root, 0);
   return listings;
+}
+
+function tooMany(root: string): MendelError {
+  return new MendelError("usage", `${root} holds more than ${MAX_ENTRIES} files and folders`, {
+    hint: "give a folder of models and data only, or name them: --model NAME=PATH --data FILE",
+    where: { file: root },
+  });
 }

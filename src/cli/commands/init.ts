@@ -16,7 +16,7 @@ import type { Verb } from "../verb.ts";
 function namedModel(text: string, earlier: ReadonlyMap<string, string>): Map<string, string> {
   const at = text.indexOf("=");
   const [name, path] = [text.slice(0, at), text.slice(at + 1)];
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) || path === "") {
+  if (at < 1 || !/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) || path === "") {
     throw new MendelError("usage", `--model expects NAME=PATH, got "${text}"`, {
       hint: "for instance --model base=models/base; names are letters, digits, dots and dashes",
     });
