@@ -5,9 +5,14 @@ import { randomStream } from "../src/base/random.ts";
 import { loadEvaluator } from "../src/evaluation/evaluator-schema.ts";
 import type { ProgramChoice } from "../src/evaluation/executor.ts";
 import { openGraph, prepareHost, type SharedSetup } from "../src/evaluation/host-setup.ts";
+import { createScorer } from "../src/evaluation/item-scores.ts";
 import type { EvaluationPlan } from "../src/evaluation/plan.ts";
-import { prepareSplit } from "../src/evaluation/prepared-split.ts";
-import { createSession } from "../src/evaluation/session.ts";
+import { type PreparedSplit, prepareSplit } from "../src/evaluation/prepared-split.ts";
+import {
+  createSession,
+  type GraphSignature,
+  type ModelSession,
+} from "../src/evaluation/session.ts";
 import { weightSourceOf } from "../src/evaluation/shared-weights.ts";
 import { createSplitLoader } from "../src/evaluation/split-data.ts";
 import { openThreadEngine } from "../src/evaluation/thread-engine.ts";
@@ -21,7 +26,7 @@ import { createKernels } from "../src/tensors/wasm-kernels.ts";
 /**
  * What one candidate costs beyond inference: its weights and its scores on the search items of all tasks of a family, in one
  * thread, against the bare inference of the same items with fixed weights, and against the naive way (write the merged model
- * to a file, load it, run it, delete it).
+ * to a file, load it, run and score it, delete it).
  *
  * usage: node scripts/bench.mjs engine [--seconds 3] [--family digits]
  */
@@ -126,23 +131,31 @@ function candidates(family: Family): () => Recipe {
   });
 }
 
-/** Runs the search items of all evaluators through a model file, scoring nothing. */
-async function bareRun(plan: EvaluationPlan, file: string) {
-  const session = await createSession(file);
+/** The search items of all evaluators, to be run through sessions that hold their weights. */
+async function searchItems(plan: EvaluationPlan, signature: GraphSignature) {
   const data = createSplitLoader();
-  const prepared = [];
+  const prepared: PreparedSplit[] = [];
   for (const definition of plan.evaluators) {
     const rows = await data.load(definition, "search");
-    prepared.push(prepareSplit(definition, "search", rows, session.signature));
+    prepared.push(prepareSplit(definition, "search", rows, signature));
   }
-  const items = prepared.reduce((sum, split) => sum + split.items, 0);
-  const batches = prepared.flatMap((split) =>
-    split.batches.map(({ feeds }) => ({ feeds, outputs: split.outputs })),
-  );
-  const run = async (with_ = session): Promise<void> => {
-    for (const { feeds, outputs } of batches) await with_.run(feeds, outputs);
+  return {
+    count: prepared.reduce((sum, { items }) => sum + items, 0),
+    run: async (session: ModelSession): Promise<void> => {
+      for (const { batches, outputs } of prepared) {
+        for (const { feeds } of batches) await session.run(feeds, outputs);
+      }
+    },
+    score: async (session: ModelSession): Promise<void> => {
+      for (const split of prepared) {
+        const scorer = createScorer(split, undefined);
+        for (const batch of split.batches) {
+          scorer.add(batch, await session.run(batch.feeds, split.outputs));
+        }
+        scorer.results();
+      }
+    },
   };
-  return { items, run, release: session.release };
 }
 
 async function measure(family: Family): Promise<Measured> {
@@ -150,7 +163,8 @@ async function measure(family: Family): Promise<Measured> {
   const shared = await prepareHost(plan);
   const next = candidates(family);
   const graph = openGraph(plan).reader;
-  const bare = await bareRun(plan, graph.path);
+  const bare = await createSession(graph.path);
+  const items = await searchItems(plan, bare.signature);
   const evaluators = plan.evaluators.map(({ name }) => name);
   const engines = [];
   for (const feed of ["inputs", "session"] as const) {
@@ -158,7 +172,7 @@ async function measure(family: Family): Promise<Measured> {
     engines.push(await openThreadEngine(plan, shared, choice));
   }
   const folder = mkdtempSync(join(tmpdir(), "mendel-bench-"));
-  const inference = await median(() => bare.run());
+  const inference = await median(() => items.run(bare));
   const candidate: number[] = [];
   for (const engine of engines) {
     const request = { id: "bench", evaluators, split: "search" as const };
@@ -170,7 +184,7 @@ async function measure(family: Family): Promise<Measured> {
     );
   }
   const naive = await median(() =>
-    naiveRun(plan, shared, next(), join(folder, "model.onnx"), bare.run),
+    naiveRun(plan, shared, next(), join(folder, "model.onnx"), items.score),
   );
   rmSync(folder, { recursive: true });
   for (const engine of engines) await engine.release();
@@ -179,7 +193,7 @@ async function measure(family: Family): Promise<Measured> {
   const [inputs, session] = candidate as [number, number];
   return {
     family: family.name,
-    items: bare.items,
+    items: items.count,
     inference,
     inputs,
     session,
@@ -192,13 +206,13 @@ async function measure(family: Family): Promise<Measured> {
   };
 }
 
-/** Merge, write a model file, load it, run it, delete it. */
+/** Merge, write a model file, load it, run and score it, delete it. */
 async function naiveRun(
   plan: EvaluationPlan,
   { inputs, weights }: SharedSetup,
   recipe: Recipe,
   file: string,
-  run: (session: Awaited<ReturnType<typeof createSession>>) => Promise<void>,
+  score: (session: ModelSession) => Promise<void>,
 ): Promise<void> {
   const compiled = compileRecipe(recipe, inputs);
   const kernels = createKernels({ bytes: kernelBytesFor(compiled) });
@@ -227,7 +241,7 @@ async function naiveRun(
   await writeOnnx(reader, file, replace);
   reader.close();
   const session = await createSession(file);
-  await run(session);
+  await score(session);
   await session.release();
   rmSync(file);
 }
