@@ -1,7 +1,17 @@
 import type { MergeMethod } from "./method.ts";
+import { arceeFusion } from "./methods/arcee-fusion.ts";
+import { breadcrumbs, breadcrumbsTies } from "./methods/breadcrumbs.ts";
 import { dareLinear, dareTies } from "./methods/dare.ts";
+import { della, dellaLinear } from "./methods/della.ts";
+import { karcher } from "./methods/karcher.ts";
 import { linear } from "./methods/linear.ts";
+import { modelStock } from "./methods/model-stock.ts";
+import { multislerp } from "./methods/multislerp.ts";
+import { nearswap } from "./methods/nearswap.ts";
+import { nuslerp } from "./methods/nuslerp.ts";
 import { passthrough } from "./methods/passthrough.ts";
+import { ram, ramPlus } from "./methods/ram.ts";
+import { sce } from "./methods/sce.ts";
 import { segments } from "./methods/segments.ts";
 import { slerp } from "./methods/slerp.ts";
 import { taskArithmetic } from "./methods/task-arithmetic.ts";
@@ -11,10 +21,23 @@ import { ties } from "./methods/ties.ts";
 export const mergeMethods = {
   linear,
   slerp,
+  nuslerp,
+  multislerp,
+  karcher,
   task_arithmetic: taskArithmetic,
   ties,
   dare_linear: dareLinear,
   dare_ties: dareTies,
+  della,
+  della_linear: dellaLinear,
+  breadcrumbs,
+  breadcrumbs_ties: breadcrumbsTies,
+  model_stock: modelStock,
+  sce,
+  nearswap,
+  arcee_fusion: arceeFusion,
+  ram,
+  ramplus_tl: ramPlus,
   passthrough,
   segments,
 } as const satisfies Record<string, MergeMethod>;

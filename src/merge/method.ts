@@ -87,9 +87,9 @@ export interface MergeMethod {
   readonly base: "required" | "optional" | "none";
   /**
    * What a `base_model` that is not listed under `models` means to a method without a base: an `input` like the others
-   * (mergekit's rule, the default), or only the `donor` of copied tensors.
+   * (mergekit's rule, the default), only the `donor` of copied tensors, or a donor that mergekit averages in.
    */
-  readonly unlistedBase?: "input" | "donor";
+  readonly unlistedBase?: "input" | "donor" | "input under compat";
   /** Allowed number of inputs besides the base, inclusive. */
   readonly inputs: readonly [number, number];
   readonly parameters: readonly MethodParameter[];

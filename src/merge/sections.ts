@@ -89,7 +89,10 @@ function wholeSection(recipe: Recipe, method: MergeMethod): Section {
   const baseId = recipe.baseModel === undefined ? undefined : modelIdOf(recipe.baseModel);
   const unlisted = baseId !== undefined && !sources.some(({ modelId }) => modelId === baseId);
   // A base that is there for frozen tensors, an idea mergekit does not have, is not also averaged in.
-  const donorOnly = method.unlistedBase === "donor" || recipe.freeze.length > 0;
+  const donorOnly =
+    method.unlistedBase === "donor" ||
+    (method.unlistedBase === "input under compat" && recipe.compat !== "mergekit") ||
+    recipe.freeze.length > 0;
   if (unlisted && (method.base !== "none" || !donorOnly)) {
     sources.push({ modelId: baseId, settings: {} });
   }

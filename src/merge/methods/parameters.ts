@@ -1,4 +1,4 @@
-import type { MethodParameter } from "../method.ts";
+import type { MethodParameter, TensorJob } from "../method.ts";
 
 // Parameters that several methods share, in mergekit's spelling.
 
@@ -35,6 +35,17 @@ export const lambda: MethodParameter = {
   range: anyWeight,
   search: { range: [0.2, 2], scale: "log", start: 1 },
 };
+
+/** The same for methods that have no such scale in mergekit. */
+export const extensionLambda: MethodParameter = {
+  ...lambda,
+  description: "scale of the merged difference; not in mergekit, without effect under compat",
+};
+
+/** The value of `extensionLambda`. */
+export function extensionScale({ compat, parameters }: Pick<TensorJob, "compat" | "parameters">) {
+  return compat ? 1 : (parameters.global["lambda"] ?? 1);
+}
 
 /** Share of a task vector's elements that is kept. */
 export const density: MethodParameter = {
