@@ -1,5 +1,5 @@
 import { MendelError, messageOf } from "../base/errors.ts";
-import type { FeedKind } from "../graph/weight-feed.ts";
+import type { Recipe } from "../recipes/recipe.ts";
 import type { EvaluatorDefinition } from "./evaluator-schema.ts";
 import type {
   EvaluationRequest,
@@ -7,7 +7,6 @@ import type {
   EvaluatorResult,
   FailureClass,
   MetricResult,
-  ProgramChoice,
   Split,
 } from "./executor.ts";
 import { openFixedProgram } from "./fixed-program.ts";
@@ -221,27 +220,19 @@ async function shortest(work: () => Promise<unknown>): Promise<number> {
 }
 
 /**
- * Measures what one candidate costs with each feed that the graph allows: loading its weights, and the search items.
+ * Seconds that one candidate costs, loading its weights and running the search items: the mean over samples.
  *
- * @param open a program with that feed, or undefined where the graph does not allow it
- * @param engineOf an engine around a program
+ * @param engine an engine around the program
  */
-export async function probeFeeds(
-  open: (feed: FeedKind) => Promise<Program | undefined>,
-  engineOf: (program: Program, feed: FeedKind) => EvaluationEngine,
-  loadOnce: (program: Program) => Promise<void>,
-): Promise<ProgramChoice["probe"]> {
-  const probe: { inputs?: number; session?: number } = {};
-  for (const feed of ["inputs", "session"] as const) {
-    const program = await open(feed);
-    if (program === undefined) continue;
-    const engine = engineOf(program, feed);
-    try {
-      const loading = await shortest(() => loadOnce(program));
-      probe[feed] = loading + (await engine.timeSearchItems());
-    } finally {
-      await engine.release();
-    }
+export async function secondsPerCandidate(
+  program: Program,
+  engine: EvaluationEngine,
+  samples: readonly Recipe[],
+): Promise<number> {
+  let total = 0;
+  for (const sample of samples) {
+    total += await shortest(() => program.load(sample));
+    total += await engine.timeSearchItems();
   }
-  return probe;
+  return total / samples.length;
 }

@@ -58,11 +58,17 @@ export type EvaluationResult =
 
 /** How candidates are run; recorded with the run, because it is part of what scores mean. */
 export interface ProgramChoice {
-  readonly program: "slab";
-  /** Merged weights are fed as graph inputs, or put into a fresh session as in-memory external data. */
+  /** `slab`: kernels compute the weights; `basis`: the graph sums them, and what is no such sum goes through a slab. */
+  readonly program: "slab" | "basis";
+  /** Into a slab's graph: merged weights as inputs, or as in-memory external data of a fresh session. */
   readonly feed: "inputs" | "session";
-  /** What the start-up probe measured, seconds per candidate. */
-  readonly probe: { readonly inputs?: number; readonly session?: number };
+  /** What the start-up probe measured, seconds per candidate; or why there is no basis. */
+  readonly probe: {
+    readonly inputs?: number;
+    readonly session?: number;
+    readonly basis?: number;
+    readonly noBasis?: string;
+  };
   /** ONNX Runtime version and session options. */
   readonly runtime: Readonly<Record<string, string | number | boolean>>;
 }

@@ -8,13 +8,15 @@ import { matchModels } from "../merge/matching.ts";
 import type { MergeInputs } from "../merge/plan.ts";
 import type { ModelReader } from "../tensors/model-reader.ts";
 import type { EvaluationPlan } from "./plan.ts";
-import { loadSharedWeights, type SharedWeights } from "./shared-weights.ts";
+import { digestOfWeights, loadSharedWeights, type SharedWeights } from "./shared-weights.ts";
 import { createSplitLoader } from "./split-data.ts";
 
 /** What is read once per host and shared by its threads. */
 export interface SharedSetup {
   readonly inputs: MergeInputs;
   readonly weights: SharedWeights;
+  /** Names the contents of all weights. */
+  readonly digest: string;
 }
 
 /**
@@ -40,7 +42,8 @@ export async function prepareHost(plan: EvaluationPlan): Promise<SharedSetup> {
         ? {}
         : { identities: new Map(Object.entries(plan.identities)) }),
     };
-    return { inputs, weights: loadSharedWeights(inputs, models) };
+    const weights = loadSharedWeights(inputs, models);
+    return { inputs, weights, digest: digestOfWeights(weights) };
   } finally {
     for (const model of models.values()) model.close();
   }

@@ -22,7 +22,7 @@ export async function createInlineExecutor(
   options: InlineOptions = {},
 ): Promise<Executor> {
   const shared = await prepareHost(plan);
-  const program = options.program ?? chooseProgram(await probePlan(plan, shared));
+  const program = options.program ?? chooseProgram(await probePlan(plan, shared), plan.program);
   return new InlineExecutor(plan, program, await openThreadEngine(plan, shared, program));
 }
 

@@ -1,3 +1,4 @@
+import type { Recipe } from "../recipes/recipe.ts";
 import type { EvaluatorDefinition } from "./evaluator-schema.ts";
 import type { Split } from "./executor.ts";
 
@@ -26,6 +27,13 @@ export interface EvaluationPlan {
   /** Tensors that every candidate copies: glob patterns over logical names. */
   readonly freeze: readonly string[];
   readonly compat?: "mergekit";
+  /**
+   * Recipes like those to come: together they show every method and every structural choice (densities, seeds) of the search.
+   * Programs are built and measured for them; other recipes work too, perhaps more slowly.
+   */
+  readonly samples?: readonly Recipe[];
+  /** Which program runs candidates; absent or `auto`: the faster one. */
+  readonly program?: "auto" | "slab" | "basis";
 }
 
 /** Evaluator names and split of a request, checked against the plan. @throws Error: a bug of the caller */

@@ -109,7 +109,7 @@ class HostPool implements Executor {
       plan: this.#plan,
       workers: this.slots,
       program: this.#program,
-      decide: chooseProgram,
+      decide: (probe) => chooseProgram(probe, this.#plan.program),
       onMessage: (message) => {
         if (started !== undefined) this.#onMessage(started, message);
       },

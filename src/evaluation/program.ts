@@ -8,8 +8,11 @@ import type { Feeds, GraphSignature, Outputs } from "./session.ts";
  * feeds, bit for bit, in every worker; a failed `load` leaves the program usable for the next one.
  */
 export interface Program {
-  /** `slab`: weights computed into one block of memory; `fixed`: an existing model that ignores recipes. */
-  readonly kind: "slab" | "fixed";
+  /**
+   * `slab`: weights computed into one block of memory; `basis`: weights summed inside the graph; `fixed`: an existing model
+   * that ignores recipes.
+   */
+  readonly kind: "slab" | "basis" | "fixed";
   /** Data inputs and outputs; inputs that carry weights are not among them. */
   readonly signature: GraphSignature;
   /**

@@ -101,19 +101,45 @@ export interface ModelSession {
 }
 
 /**
+ * Creates a session whose weights stay in the files beside the model, mapped into memory that all sessions on them share.
+ * Prepacking and folding would make private copies of them.
+ *
+ * @throws MendelError `invalid-file` when ONNX Runtime refuses the model
+ */
+export function createMappedSession(path: string): Promise<ModelSession> {
+  const { session } = sessionOptions.extra as { session: object };
+  return openSession(path, {
+    ...sessionOptions,
+    extra: {
+      session: { ...session, disable_prepacking: "1" },
+      optimization: { constant_folding_max_output_size_in_bytes: String(MAX_FOLDED_BYTES) },
+    },
+  });
+}
+
+/** What is folded into a constant is private memory of each session: shapes and small tables may, weights may not. */
+const MAX_FOLDED_BYTES = 1024;
+
+/**
  * Creates a session from a file or from bytes.
  *
  * @param externalData weights for initializers that refer to an external location, by that location's name; copied
  * @throws MendelError `invalid-file` when ONNX Runtime refuses the model
  */
-export async function createSession(
+export function createSession(
   model: string | Uint8Array,
   externalData: readonly { readonly path: string; readonly data: Uint8Array }[] = [],
 ): Promise<ModelSession> {
-  const options: InferenceSession.SessionOptions = {
+  return openSession(model, {
     ...sessionOptions,
     ...(externalData.length === 0 ? {} : { externalData }),
-  };
+  });
+}
+
+async function openSession(
+  model: string | Uint8Array,
+  options: InferenceSession.SessionOptions,
+): Promise<ModelSession> {
   let session: InferenceSession | undefined;
   try {
     session =

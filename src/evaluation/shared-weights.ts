@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { MendelError } from "../base/errors.ts";
 import type { WeightSource } from "../merge/materialize.ts";
 import type { MergeInputs } from "../merge/plan.ts";
@@ -61,6 +62,18 @@ function shared(length: number, file: string): Uint8Array<SharedArrayBuffer> {
       where: { file },
     });
   }
+}
+
+/** SHA-256 over names, dtypes and elements of all weights. */
+export function digestOfWeights(weights: SharedWeights): string {
+  const hash = createHash("sha256");
+  for (const [modelId, tensors] of weights) {
+    for (const [name, { dtype, bytes }] of tensors) {
+      hash.update(`${JSON.stringify([modelId, name, dtype, bytes.length])}\n`);
+      hash.update(bytes);
+    }
+  }
+  return hash.digest("hex");
 }
 
 /** A view of shared weights as `materializeTensor` wants it. */

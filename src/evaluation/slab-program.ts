@@ -114,7 +114,11 @@ export async function openSlabProgram(options: SlabOptions): Promise<Program> {
  * @throws MendelError `mismatch` when a merged tensor is missing in the graph (it would be searched without effect) or has
  *   another shape there
  */
-function graphNames({ graph, graphId, inputs }: SlabOptions): ReadonlyMap<string, string> {
+export function graphNames({
+  graph,
+  graphId,
+  inputs,
+}: Pick<SlabOptions, "graph" | "graphId" | "inputs">): ReadonlyMap<string, string> {
   const names = new Map<string, string>();
   for (const planned of inputs.tensors) {
     const own = graphId === undefined ? undefined : planned.sources.get(graphId);

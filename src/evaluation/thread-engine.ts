@@ -4,13 +4,16 @@ import type { FeedKind } from "../graph/weight-feed.ts";
 import { inputFeedProblems } from "../graph/weight-feed.ts";
 import type { MergeInputs } from "../merge/plan.ts";
 import type { Recipe } from "../recipes/recipe.ts";
-import { EvaluationEngine, probeFeeds } from "./evaluation-engine.ts";
+import { openBasisProgram } from "./basis-program.ts";
+import { stackProblem } from "./basis-stack.ts";
+import { EvaluationEngine, secondsPerCandidate } from "./evaluation-engine.ts";
 import type { ProgramChoice } from "./executor.ts";
-import { openGraph, type SharedSetup } from "./host-setup.ts";
+import { openGraph, type PlanGraph, type SharedSetup } from "./host-setup.ts";
 import type { EvaluationPlan } from "./plan.ts";
 import type { Program } from "./program.ts";
+import { chooseProgram } from "./program-choice.ts";
 import { weightSourceOf } from "./shared-weights.ts";
-import { openSlabProgram } from "./slab-program.ts";
+import { graphNames, openSlabProgram } from "./slab-program.ts";
 import { createSplitLoader } from "./split-data.ts";
 
 /**
@@ -24,49 +27,119 @@ export async function openThreadEngine(
   choice: ProgramChoice,
 ): Promise<EvaluationEngine> {
   const open = programOpener(plan, shared);
-  const engine = engineFor(plan, shared, open, await open(choice.feed), choice.feed);
+  const program =
+    choice.program === "basis" ? await open.basis(choice.feed) : await open.slab(choice.feed);
+  const engine = engineFor(plan, shared, open, program, choice.feed);
   await engine.prepare("search");
   return engine;
 }
 
-/** Measures the feeds that the graph allows, with the first model's own weights. */
-export function probePlan(
+/** Measures the programs and feeds that graph and samples allow. */
+export async function probePlan(
   plan: EvaluationPlan,
   shared: SharedSetup,
 ): Promise<ProgramChoice["probe"]> {
   const open = programOpener(plan, shared);
-  const sample = singleModel(Object.keys(plan.models)[0]!);
-  const { reader } = openGraph(plan);
-  const names = shared.inputs.tensors
-    .map((tensor) => tensor.name)
-    .filter((name) => reader.find(name));
-  const inputsPossible = inputFeedProblems(reader, names).length === 0;
-  reader.close();
-  return probeFeeds(
-    (feed) => (feed === "inputs" && !inputsPossible ? Promise.resolve(undefined) : open(feed)),
-    (program, feed) => engineFor(plan, shared, open, program, feed),
-    (program) => program.load(sample),
-  );
+  const samples = samplesOf(plan, shared.inputs);
+  const measure = async (opening: Promise<Program>, feed: FeedKind): Promise<number> => {
+    const program = await opening;
+    const engine = engineFor(plan, shared, open, program, feed);
+    try {
+      return await secondsPerCandidate(program, engine, samples.slice(0, MAX_PROBED));
+    } finally {
+      await engine.release();
+    }
+  };
+  const inputs = open.inputsPossible() ? await measure(open.slab("inputs"), "inputs") : undefined;
+  const session = await measure(open.slab("session"), "session");
+  const slab = { ...(inputs === undefined ? {} : { inputs }), session };
+  if (plan.program === "slab") return { ...slab, noBasis: "the experiment asks for slabs" };
+  const noBasis = open.basisProblem();
+  if (noBasis !== undefined) return { ...slab, noBasis };
+  const feed = chooseProgram(slab).feed;
+  try {
+    return { ...slab, basis: await measure(open.basis(feed), feed) };
+  } catch (thrown) {
+    // No room for the stack: a reason to go without, not to stop.
+    if (thrown instanceof MendelError && thrown.code === "resource") {
+      return { ...slab, noBasis: thrown.message };
+    }
+    throw thrown;
+  }
 }
 
-type ProgramOpener = (feed: FeedKind, inputs?: MergeInputs) => Promise<Program>;
+/** Structural choices can make many samples; a few of them tell what a candidate costs. */
+const MAX_PROBED = 4;
+
+interface ProgramOpener {
+  slab(feed: FeedKind, inputs?: MergeInputs): Promise<Program>;
+  /** @param feed of the slab that serves what is no sum over the stack */
+  basis(feed: FeedKind): Promise<Program>;
+  inputsPossible(): boolean;
+  basisProblem(): string | undefined;
+}
 
 function programOpener(plan: EvaluationPlan, shared: SharedSetup): ProgramOpener {
   const source = weightSourceOf(shared.weights);
-  return async (feed, inputs = shared.inputs) => {
-    const { reader, modelId } = openGraph(plan);
+  const { inputs } = shared;
+  const withGraph = async <T>(use: (graph: PlanGraph) => T | Promise<T>): Promise<T> => {
+    const graph = openGraph(plan);
     try {
-      return await openSlabProgram({
-        graph: reader,
-        graphId: modelId,
-        inputs,
-        source,
-        feed,
-      });
+      return await use(graph);
     } finally {
-      reader.close();
+      graph.reader.close();
     }
   };
+  const slab: ProgramOpener["slab"] = (feed, own = inputs) =>
+    withGraph(({ reader, modelId }) =>
+      openSlabProgram({ graph: reader, graphId: modelId, inputs: own, source, feed }),
+    );
+  const samples = samplesOf(plan, inputs);
+  return {
+    slab,
+    basis: (feed) =>
+      withGraph(({ reader, modelId }) =>
+        openBasisProgram({
+          graph: reader,
+          inputs,
+          source,
+          sourceDigest: shared.digest,
+          names: graphNames({ graph: reader, graphId: modelId, inputs }),
+          samples,
+          fallback: () => slab(feed),
+        }),
+      ),
+    inputsPossible() {
+      const { reader } = openGraph(plan);
+      try {
+        const names = inputs.tensors
+          .map((tensor) => tensor.name)
+          .filter((name) => reader.find(name));
+        return inputFeedProblems(reader, names).length === 0;
+      } finally {
+        reader.close();
+      }
+    },
+    basisProblem() {
+      const { reader, modelId } = openGraph(plan);
+      try {
+        const names = graphNames({ graph: reader, graphId: modelId, inputs });
+        return stackProblem({ graph: reader, inputs, names, samples });
+      } finally {
+        reader.close();
+      }
+    },
+  };
+}
+
+/** The plan's samples, or without any the mean of all models (of the first one, where they have different tensors). */
+function samplesOf(plan: EvaluationPlan, inputs: MergeInputs): readonly Recipe[] {
+  if (plan.samples !== undefined && plan.samples.length > 0) return plan.samples;
+  const models = Object.keys(plan.models);
+  const shared = inputs.tensors.every(
+    ({ action, sources }) => action === "copy" || models.every((model) => sources.has(model)),
+  );
+  return [meanOf(shared ? models : models.slice(0, 1))];
 }
 
 function engineFor(
@@ -86,8 +159,8 @@ function engineFor(
           hint: suggestion(model, Object.keys(plan.models)),
         });
       }
-      const teacher = await open(feed, wholly(model, shared.inputs));
-      await teacher.load(singleModel(model));
+      const teacher = await open.slab(feed, wholly(model, shared.inputs));
+      await teacher.load(meanOf([model]));
       return teacher;
     },
   });
@@ -103,11 +176,14 @@ function wholly(model: string, inputs: MergeInputs): MergeInputs {
   };
 }
 
-/** The recipe that gives one model back bit for bit. */
-function singleModel(model: string): Recipe {
+/** Equal shares; one model alone comes back bit for bit. */
+function meanOf(models: readonly string[]): Recipe {
   return {
     mergeMethod: "linear",
-    body: { kind: "models", models: [{ model: { model }, parameters: { weight: 1 } }] },
+    body: {
+      kind: "models",
+      models: models.map((model) => ({ model: { model }, parameters: { weight: 1 } })),
+    },
     parameters: {},
     seed: 0,
     freeze: [],

@@ -69,6 +69,34 @@ export interface TensorJob {
   store(start: number, values: Float32Array): void;
 }
 
+/** What can be said of a job without looking at elements. */
+export type JobFacts = Pick<
+  TensorJob,
+  "name" | "shape" | "length" | "baseIndex" | "parameters" | "seed" | "compat" | "offset"
+> & { readonly inputs: readonly Pick<SourceTensor, "modelId">[] };
+
+/** What a basis needs to know of a tensor: the facts, and the Gram matrix in place of the elements. */
+export interface BasisJob extends JobFacts {
+  /** ⟨θ_a, θ_b⟩ of two inputs as flat vectors, float64. */
+  gram(a: number, b: number): number;
+}
+
+/** An array that a method derives from an input whatever the coefficients: made once, summed for every candidate. */
+export interface DerivedEntry {
+  /** Tells apart what is made from one input (and the base) in different ways: structural parameters and seeds, as text. */
+  readonly key: string;
+  /** Stores the elements with `job.store`, each exactly once. */
+  make(job: TensorJob): void;
+}
+
+/** One summand of W = Σ c·S. */
+export interface BasisTerm {
+  readonly input: number;
+  readonly coefficient: number;
+  /** Absent: the input as it is. */
+  readonly derived?: DerivedEntry;
+}
+
 /**
  * A merge method.
  *
@@ -100,5 +128,12 @@ export interface MergeMethod {
    * @returns what is wrong, or undefined
    */
   check?(parameters: TensorParameters): string | undefined;
+  /**
+   * The same tensor as a weighted sum of arrays that do not depend on the coefficients, where the method is linear in them
+   * (or knows them from the Gram matrix). Agrees with `merge` up to rounding.
+   *
+   * @returns undefined where these parameters allow no such form
+   */
+  basis?(job: BasisJob): readonly BasisTerm[] | undefined;
   merge(job: TensorJob): void;
 }

@@ -2,7 +2,7 @@ import type { Kernels } from "../tensors/kernels.ts";
 import { kthLargestMagnitude } from "../tensors/magnitude-rank.ts";
 import { forEachBlock, scratchBlock, withScratch } from "./blocks.ts";
 import { combineDeltas, type Term } from "./combine.ts";
-import type { TensorJob } from "./method.ts";
+import type { BasisTerm, JobFacts, TensorJob } from "./method.ts";
 
 /**
  * Which elements of a task vector τ = θ_k − θ₀ are kept. `apply` is called with the blocks in ascending order, once each
@@ -36,25 +36,25 @@ const zeroWeightSum = 1e-8;
 const zeroNorm = 1e-7;
 
 /** Position of the base; methods that declare a base always get one. */
-export function baseOf(job: TensorJob): number {
+export function baseOf(job: JobFacts): number {
   if (job.baseIndex === undefined) throw new Error(`no base for ${job.name}`);
   return job.baseIndex;
 }
 
 /** Positions of the inputs that are not the base. */
-export function expertsOf(job: TensorJob): number[] {
+export function expertsOf(job: JobFacts): number[] {
   return job.inputs.flatMap((_, k) => (k === job.baseIndex ? [] : [k]));
 }
 
 /** A parameter of one input. */
-export function modelParameter(job: TensorJob, input: number, name: string): number {
+export function modelParameter(job: JobFacts, input: number, name: string): number {
   const value = job.parameters.models[input]?.[name];
   if (value === undefined) throw new Error(`${name} was not looked up for ${job.name}`);
   return value;
 }
 
 /** A parameter of the tensor. */
-export function globalParameter(job: TensorJob, name: string): number {
+export function globalParameter(job: JobFacts, name: string): number {
   const value = job.parameters.global[name];
   if (value === undefined) throw new Error(`${name} was not looked up for ${job.name}`);
   return value;
@@ -117,6 +117,26 @@ export function l1Factor(job: TensorJob, input: number, mask: KeepMask): number 
 }
 
 /**
+ * What each task vector is multiplied with where there is no election: λ·w_k·f_k / N. With one whole expert there is nothing
+ * to elect either, and normalizing takes its weight away.
+ */
+export function taskCoefficients(
+  experts: readonly Pick<SparseExpert, "coefficient" | "factor">[],
+  rule: JoinRule,
+): readonly number[] {
+  const weights = experts.map((e) => e.coefficient);
+  const ownWeight = rule.elect && weights[0] !== 0 ? weights[0]! : weightDivisor(weights);
+  const divisor = rule.normalize ? ownWeight : 1;
+  return experts.map((e) => rule.lambda * ((e.coefficient / divisor) * e.factor));
+}
+
+/** θ₀ + Σ c_k·(θ_k − θ₀) as a sum of whole arrays: the experts in order, and the base with what is left to 1. */
+export function deltaTerms(base: number, terms: readonly BasisTerm[]): readonly BasisTerm[] {
+  const total = terms.reduce((sum, { coefficient }) => sum + coefficient, 0);
+  return [...terms, { input: base, coefficient: 1 - total }];
+}
+
+/**
  * Joins sparse task vectors with the base.
  *
  * A dropped element is written as the base's own value, so that every rule is a sum of whole weights whose coefficients add
@@ -132,11 +152,7 @@ export function joinTaskVectors(
   const base = baseOf(job);
   const lone = experts.length === 1 && experts[0]!.mask === undefined;
   if (!rule.elect || lone) {
-    // With one whole expert there is nothing to elect, and normalizing takes its weight away.
-    const weights = experts.map((e) => e.coefficient);
-    const ownWeight = rule.elect && weights[0] !== 0 ? weights[0]! : weightDivisor(weights);
-    const divisor = rule.normalize ? ownWeight : 1;
-    const coefficients = experts.map((e) => rule.lambda * ((e.coefficient / divisor) * e.factor));
+    const coefficients = taskCoefficients(experts, rule);
     if (experts.every((e) => e.mask === undefined)) {
       const terms = experts.map((e, k) => ({ input: e.input, coefficient: coefficients[k]! }));
       combineDeltas(job, base, terms);
@@ -152,6 +168,12 @@ export function joinTaskVectors(
   forEachSparseBlock(job, experts, (origin, xs, out) => {
     job.kernels.electTowards(weights, factors, origin, xs, rule.normalize, rule.lambda, out);
   });
+}
+
+/** Stores one input with the base's value where the mask drops an element. */
+export function storeKept(job: TensorJob, input: number, mask: KeepMask): void {
+  const expert = { input, mask, coefficient: 1, factor: 1 };
+  forEachSparseBlock(job, [expert], (_, [x], out) => job.kernels.copy(x!, out));
 }
 
 /** Loads base and experts block by block, puts the base's value where an expert abstains, and stores what `join` writes. */

@@ -1,6 +1,15 @@
 import { uniformKeys } from "../../tensors/hash-uniform.ts";
-import type { MergeMethod, TensorJob } from "../method.ts";
+import type {
+  BasisJob,
+  BasisTerm,
+  DerivedEntry,
+  JobFacts,
+  MergeMethod,
+  TensorJob,
+} from "../method.ts";
 import {
+  baseOf,
+  deltaTerms,
   expertsOf,
   globalParameter,
   joinTaskVectors,
@@ -8,6 +17,8 @@ import {
   l1Factor,
   modelParameter,
   type SparseExpert,
+  storeKept,
+  taskCoefficients,
 } from "../task-vectors.ts";
 import { density, flag, int8Mask, lambda, taskWeight } from "./parameters.ts";
 
@@ -36,6 +47,7 @@ export const dareLinear: MergeMethod = {
   inputs: [1, Number.POSITIVE_INFINITY],
   parameters,
   randomMasks: true,
+  basis: droppedTerms,
   merge(job) {
     mergeDropped(job, false);
   },
@@ -71,6 +83,41 @@ function mergeDropped(job: TensorJob, elect: boolean): void {
     normalize: globalParameter(job, "normalize") === 1,
     lambda: globalParameter(job, "lambda"),
   });
+}
+
+/** The experts with their dropped elements already put back to the base, as entries of their own per density and seed. */
+function droppedTerms(job: BasisJob): readonly BasisTerm[] | undefined {
+  const rescale = globalParameter(job, "rescale") === 1;
+  const inputs = expertsOf(job);
+  const densities = inputs.map((input) => modelParameter(job, input, "density"));
+  // The L1 rule needs norms of what is kept.
+  if (job.compat && rescale && densities.some((p) => p > 0 && p < 1)) return undefined;
+  const experts = inputs.map((input, k) => {
+    const p = densities[k]!;
+    return {
+      coefficient: modelParameter(job, input, "weight"),
+      factor: rescale && p > 0 && p < 1 ? 1 / p : 1,
+    };
+  });
+  const coefficients = taskCoefficients(experts, {
+    elect: false,
+    normalize: globalParameter(job, "normalize") === 1,
+    lambda: globalParameter(job, "lambda"),
+  });
+  const terms = inputs.map((input, k): BasisTerm => {
+    const coefficient = coefficients[k]!;
+    const p = densities[k]!;
+    return p >= 1 ? { input, coefficient } : { input, coefficient, derived: kept(job, input, p) };
+  });
+  return deltaTerms(baseOf(job), terms);
+}
+
+function kept(job: JobFacts, input: number, p: number): DerivedEntry {
+  const { modelId } = job.inputs[input]!;
+  return {
+    key: `dare ${p} of ${modelId} by ${job.seed}`,
+    make: (full) => storeKept(full, input, randomElements(full, input, p)),
+  };
 }
 
 /** Keeps each element with probability p; masks of one seed are nested in p and the same for every recipe. */

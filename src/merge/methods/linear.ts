@@ -1,5 +1,5 @@
 import { combineInputs } from "../combine.ts";
-import type { MergeMethod } from "../method.ts";
+import type { BasisTerm, JobFacts, MergeMethod } from "../method.ts";
 import { globalParameter, modelParameter } from "../task-vectors.ts";
 import { flag, modelWeight } from "./parameters.ts";
 
@@ -23,13 +23,15 @@ export const linear: MergeMethod = {
     if (global["normalize"] === 0 || Math.abs(total) >= zeroWeightSum) return undefined;
     return "the weights add up to zero and normalize divides by their sum";
   },
+  basis: linearTerms,
   merge(job) {
-    const weights = job.inputs.map((_, k) => modelParameter(job, k, "weight"));
-    const normalize = globalParameter(job, "normalize") === 1;
-    const divisor = normalize ? weights.reduce((sum, weight) => sum + weight, 0) : 1;
-    combineInputs(
-      job,
-      weights.map((weight, input) => ({ input, coefficient: weight / divisor })),
-    );
+    combineInputs(job, linearTerms(job));
   },
 };
+
+function linearTerms(job: JobFacts): readonly BasisTerm[] {
+  const weights = job.inputs.map((_, k) => modelParameter(job, k, "weight"));
+  const normalize = globalParameter(job, "normalize") === 1;
+  const divisor = normalize ? weights.reduce((sum, weight) => sum + weight, 0) : 1;
+  return weights.map((weight, input) => ({ input, coefficient: weight / divisor }));
+}

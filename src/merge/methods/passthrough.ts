@@ -1,5 +1,5 @@
 import { combineInputs } from "../combine.ts";
-import type { MergeMethod } from "../method.ts";
+import type { BasisTerm, JobFacts, MergeMethod } from "../method.ts";
 import { modelParameter } from "../task-vectors.ts";
 
 /** W = scale·θ: the layers of one model per slice, taken as they are. */
@@ -22,7 +22,12 @@ export const passthrough: MergeMethod = {
       search: { range: [0, 1.2], scale: "linear", start: 1 },
     },
   ],
+  basis: scaledInput,
   merge(job) {
-    combineInputs(job, [{ input: 0, coefficient: modelParameter(job, 0, "scale") }]);
+    combineInputs(job, scaledInput(job));
   },
 };
+
+function scaledInput(job: JobFacts): readonly BasisTerm[] {
+  return [{ input: 0, coefficient: modelParameter(job, 0, "scale") }];
+}

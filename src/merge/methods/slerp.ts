@@ -1,7 +1,7 @@
 import { arcCosine, sine } from "../../tensors/portable-math.ts";
 import { forEachBlock, scratchBlock, withScratch } from "../blocks.ts";
 import { combineInputs } from "../combine.ts";
-import type { MergeMethod, TensorJob } from "../method.ts";
+import type { BasisTerm, JobFacts, MergeMethod, TensorJob } from "../method.ts";
 import { baseOf, expertsOf, globalParameter } from "../task-vectors.ts";
 
 /** Above this |cosine| (1.8° apart) the arc is a straight line for all purposes. */
@@ -31,16 +31,22 @@ export const slerp: MergeMethod = {
       search: { range: [0, 1], scale: "linear", start: 0.5 },
     },
   ],
+  basis(job) {
+    const [a, b] = [baseOf(job), expertsOf(job)[0]!];
+    return slerpTerms(job, { aa: job.gram(a, a), ab: job.gram(a, b), bb: job.gram(b, b) });
+  },
   merge(job) {
-    const base = baseOf(job);
-    const other = expertsOf(job)[0]!;
-    const [a, b] = slerpCoefficients(gramOf(job, base, other), globalParameter(job, "t"));
-    combineInputs(job, [
-      { input: base, coefficient: a },
-      { input: other, coefficient: b },
-    ]);
+    combineInputs(job, slerpTerms(job, gramOf(job, baseOf(job), expertsOf(job)[0]!)));
   },
 };
+
+function slerpTerms(job: JobFacts, gram: PairGram): readonly BasisTerm[] {
+  const [a, b] = slerpCoefficients(gram, globalParameter(job, "t"));
+  return [
+    { input: baseOf(job), coefficient: a },
+    { input: expertsOf(job)[0]!, coefficient: b },
+  ];
+}
 
 /** ⟨A,A⟩, ⟨A,B⟩, ⟨B,B⟩ of one tensor. */
 export interface PairGram {

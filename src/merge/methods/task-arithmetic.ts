@@ -1,5 +1,13 @@
-import type { MergeMethod } from "../method.ts";
-import { expertsOf, globalParameter, joinTaskVectors, modelParameter } from "../task-vectors.ts";
+import { combineInputs } from "../combine.ts";
+import type { BasisTerm, JobFacts, MergeMethod } from "../method.ts";
+import {
+  baseOf,
+  deltaTerms,
+  expertsOf,
+  globalParameter,
+  modelParameter,
+  taskCoefficients,
+} from "../task-vectors.ts";
 import { density, flag, int8Mask, lambda, taskWeight } from "./parameters.ts";
 
 /** W = θ₀ + λ·Σ w_k·(θ_k − θ₀) / N, N = Σ w_k when `normalize` (below 1e-8: 1), else 1 (Ilharco et al., 2023). */
@@ -23,19 +31,28 @@ export const taskArithmetic: MergeMethod = {
     lambda,
     int8Mask,
   ],
+  basis: wholeTerms,
   merge(job) {
-    const experts = expertsOf(job).map((input) => ({
-      input,
-      coefficient: modelParameter(job, input, "weight"),
-      factor: 1,
-    }));
-    joinTaskVectors(job, experts, {
-      elect: false,
-      normalize: globalParameter(job, "normalize") === 1,
-      lambda: globalParameter(job, "lambda"),
-    });
+    combineInputs(job, wholeTerms(job));
   },
 };
+
+function wholeTerms(job: JobFacts): readonly BasisTerm[] {
+  const inputs = expertsOf(job);
+  const experts = inputs.map((input) => ({
+    coefficient: modelParameter(job, input, "weight"),
+    factor: 1,
+  }));
+  const coefficients = taskCoefficients(experts, {
+    elect: false,
+    normalize: globalParameter(job, "normalize") === 1,
+    lambda: globalParameter(job, "lambda"),
+  });
+  return deltaTerms(
+    baseOf(job),
+    inputs.map((input, k) => ({ input, coefficient: coefficients[k]! })),
+  );
+}
 
 function withoutSearch({ search: _, ...parameter }: typeof density): typeof density {
   return parameter;
