@@ -60,6 +60,11 @@ const layoutVersion = 1;
  */
 const maxFloat32StackBytes = 2 ** 30;
 
+/** Derived entries of all structural choices beyond this are not worth their disk: such recipes go through a slab. */
+const MAX_DERIVED_BYTES = 4 * 2 ** 30;
+/** So few samples may each ask for something else and still be all there are. */
+const MAX_GRID = 2;
+
 /** A tensor with all entries it may be a sum of, and the sample that asked for each. */
 interface PlannedRow {
   readonly planned: PlannedTensor;
@@ -82,16 +87,22 @@ export function stackProblem(
   options: Pick<BasisStackOptions, "graph" | "inputs" | "names" | "samples">,
 ): string | undefined {
   const compiled = options.samples.map((recipe) => compileRecipe(recipe, options.inputs));
-  const nonlinear = compiled.find((recipe) => !isLinear(recipe));
-  if (nonlinear !== undefined && compiled.every((recipe) => !isLinear(recipe))) {
-    return `${nonlinear.method.name} is not linear in its parameters`;
+  const rows = new Map(planRows(options, compiled).map((row) => [row.planned.name, row]));
+  if (!compiled.some((recipe) => isServed(recipe, rows))) {
+    const methods = [...new Set(compiled.map(({ method }) => method.name))].join(", ");
+    return `${methods}: not linear in what differs from candidate to candidate`;
   }
   return basisProblem(options.graph, options.names.values());
 }
 
-/** Whether all tensors of a recipe are sums over entries that do not depend on coefficients. */
-export function isLinear(compiled: CompiledRecipe): boolean {
-  return compiled.tensors.every((_, index) => basisTerms(compiled, index, () => 1) !== undefined);
+/** Whether all merged tensors of a recipe are sums over the entries that are going to be in the stack. */
+function isServed(compiled: CompiledRecipe, rows: ReadonlyMap<string, PlannedRow>): boolean {
+  return compiled.tensors.every(({ name }, index) => {
+    const row = rows.get(name);
+    if (row === undefined) return true;
+    const terms = basisTerms(compiled, index, () => 1);
+    return terms?.every(({ entry }) => row.entries.some((own) => own.entry.key === entry.key));
+  });
 }
 
 /**
@@ -150,20 +161,10 @@ export function openBasisStack(options: BasisStackOptions): BasisStack {
 
 /** Every model's own tensor, and what the samples derive from them. */
 function planRows(
-  { inputs, names }: BasisStackOptions,
+  { inputs, names }: Pick<BasisStackOptions, "inputs" | "names">,
   samples: readonly CompiledRecipe[],
 ): readonly PlannedRow[] {
-  const derived = new Map<string, Map<string, SampledEntry>>();
-  for (const compiled of samples) {
-    compiled.tensors.forEach((tensor, index) => {
-      for (const { entry } of basisTerms(compiled, index, () => 1) ?? []) {
-        if (entry.derived === undefined) continue;
-        const known = derived.get(tensor.name) ?? new Map<string, SampledEntry>();
-        known.set(entry.key, { entry, compiled, index });
-        derived.set(tensor.name, known);
-      }
-    });
-  }
+  const derived = derivedEntries(inputs, samples);
   return inputs.tensors.flatMap((planned): PlannedRow[] => {
     const name = names.get(planned.name);
     if (name === undefined || planned.action !== "merge") return [];
@@ -174,6 +175,47 @@ function planRows(
     });
     return [{ planned, name, entries: [...plain, ...(derived.get(planned.name)?.values() ?? [])] }];
   });
+}
+
+/** Planned tensor name → entries by key. Empty when they are not from a grid, or too many. */
+function derivedEntries(
+  inputs: MergeInputs,
+  samples: readonly CompiledRecipe[],
+): ReadonlyMap<string, ReadonlyMap<string, SampledEntry>> {
+  const derived = new Map<string, Map<string, SampledEntry>>();
+  let askers = 0;
+  for (const compiled of samples) {
+    let asks = false;
+    compiled.tensors.forEach((tensor, index) => {
+      for (const { entry } of basisTerms(compiled, index, () => 1) ?? []) {
+        if (entry.derived === undefined) continue;
+        asks = true;
+        const known = derived.get(tensor.name) ?? new Map<string, SampledEntry>();
+        if (!known.has(entry.key)) known.set(entry.key, { entry, compiled, index });
+        derived.set(tensor.name, known);
+      }
+    });
+    if (asks) askers += 1;
+  }
+  let bytes = 0;
+  for (const { name, shape } of inputs.tensors) {
+    bytes += elementCount(shape) * dtypeBytes.f32 * (derived.get(name)?.size ?? 0);
+  }
+  // Every sample derives something else: the parameter is not from a grid, and candidates will ask for yet other values.
+  const open = [...derived.values()].some(
+    (entries) => askers > MAX_GRID && largestFamily(entries) >= askers,
+  );
+  return open || bytes > MAX_DERIVED_BYTES ? new Map() : derived;
+}
+
+/** Most entries that are derived from one source. */
+function largestFamily(entries: ReadonlyMap<string, SampledEntry>): number {
+  const counts = new Map<string, number>();
+  for (const { entry } of entries.values()) {
+    const key = plainKey(entry.source);
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return Math.max(0, ...counts.values());
 }
 
 function planConstants(

@@ -9,6 +9,7 @@ import { stackProblem } from "./basis-stack.ts";
 import { EvaluationEngine, secondsPerCandidate } from "./evaluation-engine.ts";
 import type { ProgramChoice } from "./executor.ts";
 import { openGraph, type PlanGraph, type SharedSetup } from "./host-setup.ts";
+import { openPathProgram } from "./path-program.ts";
 import type { EvaluationPlan } from "./plan.ts";
 import type { Program } from "./program.ts";
 import { chooseProgram } from "./program-choice.ts";
@@ -27,8 +28,7 @@ export async function openThreadEngine(
   choice: ProgramChoice,
 ): Promise<EvaluationEngine> {
   const open = programOpener(plan, shared);
-  const program =
-    choice.program === "basis" ? await open.basis(choice.feed) : await open.slab(choice.feed);
+  const program = await open[choice.program](choice.feed);
   const engine = engineFor(plan, shared, open, program, choice.feed);
   await engine.prepare("search");
   return engine;
@@ -45,7 +45,7 @@ export async function probePlan(
     const program = await opening;
     const engine = engineFor(plan, shared, open, program, feed);
     try {
-      return await secondsPerCandidate(program, engine, samples.slice(0, MAX_PROBED));
+      return await secondsPerCandidate(program, engine, spread(samples, MAX_PROBED));
     } finally {
       await engine.release();
     }
@@ -54,6 +54,7 @@ export async function probePlan(
   const session = await measure(open.slab("session"), "session");
   const slab = { ...(inputs === undefined ? {} : { inputs }), session };
   if (plan.program === "slab") return { ...slab, noBasis: "the experiment asks for slabs" };
+  if (plan.program === "path") return { ...slab, noBasis: "candidates are walks through blocks" };
   const noBasis = open.basisProblem();
   if (noBasis !== undefined) return { ...slab, noBasis };
   const feed = chooseProgram(slab).feed;
@@ -71,10 +72,17 @@ export async function probePlan(
 /** Structural choices can make many samples; a few of them tell what a candidate costs. */
 const MAX_PROBED = 4;
 
+function spread<T>(all: readonly T[], most: number): readonly T[] {
+  const step = Math.max(1, all.length / most);
+  return Array.from({ length: Math.min(most, all.length) }, (_, i) => all[Math.floor(i * step)]!);
+}
+
 interface ProgramOpener {
   slab(feed: FeedKind, inputs?: MergeInputs): Promise<Program>;
   /** @param feed of the slab that serves what is no sum over the stack */
   basis(feed: FeedKind): Promise<Program>;
+  /** @param feed of the slab that serves what is no walk through blocks */
+  path(feed: FeedKind): Promise<Program>;
   inputsPossible(): boolean;
   basisProblem(): string | undefined;
 }
@@ -109,6 +117,17 @@ function programOpener(plan: EvaluationPlan, shared: SharedSetup): ProgramOpener
           fallback: () => slab(feed),
         }),
       ),
+    path: (feed) => {
+      const { reader, modelId } = openGraph(plan);
+      return openPathProgram({
+        graph: reader,
+        inputs,
+        source,
+        names: graphNames({ graph: reader, graphId: modelId, inputs }),
+        owner: plan.base ?? Object.keys(plan.models)[0]!,
+        fallback: () => slab(feed),
+      });
+    },
     inputsPossible() {
       const { reader } = openGraph(plan);
       try {

@@ -94,6 +94,7 @@ export const experimentSchema = z.strictObject({
   /** How many of the best candidates on search are scored on validation. */
   finalists: z.int().positive().default(10),
   compat: z.literal("mergekit").optional(),
+  program: z.enum(["auto", "slab", "basis"]).default("auto"),
 });
 
 export type ExperimentFile = z.output<typeof experimentSchema>;
@@ -141,6 +142,8 @@ export interface Experiment {
   readonly memoryBytes: number | undefined;
   readonly finalists: number;
   readonly compat: "mergekit" | undefined;
+  /** Which program runs candidates. */
+  readonly program: "auto" | "slab" | "basis";
   /** The file as given, after --set, as data: recorded with the run. */
   readonly given: ExperimentFile;
 }
@@ -246,6 +249,7 @@ function resolveExperiment(given: ExperimentFile, file: string): Experiment {
     memoryBytes: given.memory,
     finalists: given.finalists,
     compat: given.compat,
+    program: given.program,
     given,
   };
 }

@@ -29,6 +29,7 @@ import {
 import { type InspectedExperiment, inspectExperiment, maskSeed } from "./inspect-experiment.ts";
 import type { Objective } from "./objectives.ts";
 import type { OpenModels } from "./open-models.ts";
+import { sampleRecipes } from "./sample-recipes.ts";
 import { segmentGeometry } from "./segment-geometry.ts";
 
 /** An experiment with everything opened, matched and checked: what a search works with. */
@@ -178,11 +179,12 @@ export function withProgram(
  * weights unless an earlier start of the run has chosen.
  */
 export function startExecutor(
-  { experiment, plan }: PreparedExperiment,
+  { experiment, plan, space }: PreparedExperiment,
   workers: number | "auto",
   program: ProgramChoice | undefined,
 ): Promise<Executor> {
-  return createPoolExecutor(plan, {
+  const like = { ...plan, samples: sampleRecipes(space), program: experiment.program };
+  return createPoolExecutor(like, {
     workers,
     timeoutSeconds: experiment.timeoutSeconds,
     ...(experiment.memoryBytes === undefined ? {} : { memoryBytes: experiment.memoryBytes }),
