@@ -13,12 +13,17 @@ if (major === undefined || !/^\d+$/.test(major)) {
   process.exit(2);
 }
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const npm = process.env.npm_execpath ?? createRequire(import.meta.url).resolve("npm/bin/npm-cli.js");
+const npm =
+  process.env.npm_execpath ?? createRequire(import.meta.url).resolve("npm/bin/npm-cli.js");
 const folder = mkdtempSync(join(tmpdir(), `mendel-node${major}-`));
 
 /** Runs a script with a Node, in a folder. */
 function run(node, args, cwd, env) {
-  const { status } = spawnSync(node, args, { cwd, stdio: "inherit", env: { ...process.env, ...env } });
+  const { status } = spawnSync(node, args, {
+    cwd,
+    stdio: "inherit",
+    env: { ...process.env, ...env },
+  });
   return status ?? 1;
 }
 
@@ -26,7 +31,14 @@ try {
   const tools = join(folder, "tools");
   mkdirSync(tools);
   const name = `node-${process.platform === "win32" ? "win" : process.platform}-${process.arch}`;
-  if (run(process.execPath, [npm, "install", "--prefix", tools, "--no-save", `${name}@${major}`], tools, {}) !== 0) {
+  if (
+    run(
+      process.execPath,
+      [npm, "install", "--prefix", tools, "--no-save", `${name}@${major}`],
+      tools,
+      {},
+    ) !== 0
+  ) {
     console.error(`${name}@${major} cannot be had here`);
     process.exit(1);
   }
@@ -34,7 +46,9 @@ try {
   const node = join(place, "bin", process.platform === "win32" ? "node.exe" : "node");
   const copy = join(folder, "mendel");
   const files = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8" });
-  for (const file of files.split("\0").filter((path) => path !== "" && existsSync(join(root, path)))) {
+  for (const file of files
+    .split("\0")
+    .filter((path) => path !== "" && existsSync(join(root, path)))) {
     cpSync(join(root, file), join(copy, file));
   }
   // The lint step reads which files git ignores.
@@ -42,7 +56,9 @@ try {
   const env = {
     PATH: `${dirname(node)}${delimiter}${process.env.PATH}`,
     ONNXRUNTIME_NODE_INSTALL: "skip",
-    ...(existsSync(join(place, "include")) ? { npm_config_nodedir: place } : { npm_config_nodedir: "" }),
+    ...(existsSync(join(place, "include"))
+      ? { npm_config_nodedir: place }
+      : { npm_config_nodedir: "" }),
   };
   const status = run(node, [npm, "ci"], copy, env) || run(node, [npm, "test"], copy, env);
   process.exitCode = status;
