@@ -50,3 +50,39 @@ export function digitsExperiment(changes: object = {}): Record<string, unknown> 
 export function writeExperiment(folder: string, experiment: object, name = "tiny"): string {
   return writeText(folder, join(name, "experiment.yml"), JSON.stringify(experiment, null, 2));
 }
+
+/** A small search over three of the little language models, scored by loss on a few texts each. */
+export function tinylmExperiment(changes: object = {}): Record<string, unknown> {
+  const model = (name: string): string => projectFile("examples/tinylm/models", name);
+  const evaluator = (name: string): object => {
+    const data = (split: string): string =>
+      projectFile(`examples/tinylm/data/${name}.${split}.jsonl`);
+    return {
+      name,
+      evaluator: {
+        task: "language-modeling",
+        data: { search: data("search"), validation: data("validation"), test: data("test") },
+        inputs: { input_ids: "text" },
+        tokenizer: projectFile("examples/tinylm/models/base/tokenizer.json"),
+        output: "logits",
+        fitness: "nll",
+        metrics: ["nll", "accuracy"],
+        batch: 8,
+        limit: 8,
+      },
+    };
+  };
+  return {
+    models: { base: model("base"), math: model("math"), names: model("names") },
+    base: "base",
+    graph: projectFile("examples/tinylm/models/base/model.onnx"),
+    space: "whole-task-arithmetic",
+    evaluate: [evaluator("math"), evaluator("names")],
+    optimizer: { name: "cma_es", sigma: 0.1, population: 4 },
+    budget: { evaluations: 8 },
+    finalists: 2,
+    seed: 1,
+    workers: 2,
+    ...changes,
+  };
+}
