@@ -122,6 +122,8 @@ process.on("message", (message: HostRequest) => {
 
 // Without its parent a host has nobody to report to. `process.exit` would abort inside a native run; this cannot.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+// The main process may have died while this one was still loading, before anybody listened.
+if (!process.connected) process.kill(process.pid, "SIGKILL");
 // A Ctrl-C in the terminal reaches the whole process group; the main process decides what it means.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
 setInterval(() => reply({ type: "memory", rssBytes: process.memoryUsage.rss() }), MEMORY_REPORT_MS);
