@@ -58,8 +58,11 @@ export type EvaluationResult =
 
 /** How candidates are run; recorded with the run, because it is part of what scores mean. */
 export interface ProgramChoice {
-  /** `slab`: kernels compute the weights; `basis`: the graph sums them, and what is no such sum goes through a slab. */
-  readonly program: "slab" | "basis";
+  /**
+   * `slab`: kernels compute the weights; `basis`: the graph sums them; `path`: a walk through blocks of whole models. What the
+   * last two cannot do goes through a slab.
+   */
+  readonly program: "slab" | "basis" | "path";
   /** Into a slab's graph: merged weights as inputs, or as in-memory external data of a fresh session. */
   readonly feed: "inputs" | "session";
   /** What the start-up probe measured, seconds per candidate; or why there is no basis. */

@@ -32,8 +32,8 @@ export interface EvaluationPlan {
    * Programs are built and measured for them; other recipes work too, perhaps more slowly.
    */
   readonly samples?: readonly Recipe[];
-  /** Which program runs candidates; absent or `auto`: the faster one. */
-  readonly program?: "auto" | "slab" | "basis";
+  /** Which program runs candidates; absent or `auto`: the faster one that merges weights. `path`: walks through blocks. */
+  readonly program?: "auto" | "slab" | "basis" | "path";
 }
 
 /** Evaluator names and split of a request, checked against the plan. @throws Error: a bug of the caller */

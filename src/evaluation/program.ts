@@ -9,10 +9,10 @@ import type { Feeds, GraphSignature, Outputs } from "./session.ts";
  */
 export interface Program {
   /**
-   * `slab`: weights computed into one block of memory; `basis`: weights summed inside the graph; `fixed`: an existing model
-   * that ignores recipes.
+   * `slab`: weights computed into one block of memory; `basis`: weights summed inside the graph; `path`: a walk through blocks
+   * of whole models; `fixed`: an existing model that ignores recipes.
    */
-  readonly kind: "slab" | "basis" | "fixed";
+  readonly kind: "slab" | "basis" | "path" | "fixed";
   /** Data inputs and outputs; inputs that carry weights are not among them. */
   readonly signature: GraphSignature;
   /**

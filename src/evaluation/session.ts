@@ -57,7 +57,7 @@ export interface GraphSignature {
  * burn cores. Full optimization pays even for a session that serves one candidate: it costs a millisecond more to build and
  * runs convolutions twice as fast.
  */
-const sessionOptions: InferenceSession.SessionOptions = {
+export const sessionOptions: InferenceSession.SessionOptions = {
   executionProviders: ["cpu"],
   executionMode: "sequential",
   graphOptimizationLevel: "all",
@@ -197,7 +197,7 @@ function toNative(feeds: Feeds): InferenceSession.FeedsType {
  * The binding reads `type`, `dims`, `location` and `data` and nothing else. Half floats must take this way: from Node 23 on,
  * `Tensor` turns a Uint16Array into a Float16Array that version 1.30 of the binding cannot read.
  */
-function nativeTensor(feed: FeedTensor): Tensor {
+export function nativeTensor(feed: FeedTensor): Tensor {
   const known = natives.get(feed);
   if (known !== undefined) return known;
   const { type, dims, data } = feed;
@@ -212,7 +212,7 @@ function nativeTensor(feed: FeedTensor): Tensor {
 /** Feeds are fed many times: minibatches by every candidate, weights by every minibatch. */
 const natives = new WeakMap<FeedTensor, Tensor>();
 
-function outputTensor(name: string, value: unknown): OutputTensor {
+export function outputTensor(name: string, value: unknown): OutputTensor {
   if (!(value instanceof Tensor)) {
     throw new MendelError("unsupported", `graph output "${name}" is not a tensor`);
   }
