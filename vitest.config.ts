@@ -1,7 +1,15 @@
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 
 /** Tests that start the built command line or hold a model in memory; each project can run on its own. */
-const shared = { testTimeout: 60_000, hookTimeout: 120_000, pool: "forks" } as const;
+const shared = {
+  testTimeout: 60_000,
+  hookTimeout: 120_000,
+  pool: "forks",
+  // Stacks of model weights do not go into the user's own cache.
+  env: { MENDEL_CACHE: join(tmpdir(), "mendel-test-cache") },
+} as const;
 
 export default defineConfig({
   test: {

@@ -33,9 +33,16 @@ const evaluators = [
   ...[...unusable, ...odd].map((name) => moduleEvaluator(name, "odd")),
 ];
 const plan = digitsPlan(evaluators);
-const executors = ["inline", "pool"] as const;
-const open = (kind: (typeof executors)[number], workers = 2): Promise<Executor> =>
-  createExecutor(plan, { kind, workers, program: choiceOf("inputs") });
+const executors = [
+  ["inline", "slab"],
+  ["inline", "basis"],
+  ["pool", "slab"],
+  ["pool", "basis"],
+] as const;
+type Kind = (typeof executors)[number][0];
+type ProgramName = (typeof executors)[number][1];
+const open = (kind: Kind, program: ProgramName, workers = 2): Promise<Executor> =>
+  createExecutor(plan, { kind, workers, program: choiceOf("inputs", program) });
 
 let request = 0;
 function evaluate(
@@ -66,10 +73,10 @@ const recipes: readonly Recipe[] = [
   taskArithmetic({ rotate: 0.9, flipfade: -0.1 }),
 ];
 
-describe.each(executors)("executor %s", (kind) => {
+describe.each(executors)("executor %s, %s", (kind, program) => {
   let executor: Executor;
   beforeAll(async () => {
-    executor = await open(kind);
+    executor = await open(kind, program);
   });
   afterAll(() => executor.close());
 
@@ -164,9 +171,9 @@ describe.each(executors)("executor %s", (kind) => {
   });
 });
 
-describe.each(executors)("closing executor %s", (kind) => {
+describe.each(executors)("closing executor %s, %s", (kind, program) => {
   it("abandons what runs and what waits, twice without harm", async () => {
-    const executor = await open(kind);
+    const executor = await open(kind, program);
     const pending = Array.from({ length: 5 }, () => evaluate(executor, uniform, ["slow"]));
     await executor.close();
     await executor.close();
@@ -177,31 +184,37 @@ describe.each(executors)("closing executor %s", (kind) => {
   });
 });
 
-it.each(executors)("executor %s records outputs that are not finite", async (kind) => {
-  const executor = await createExecutor(digitsCnnPlan(["rotate"]), {
-    kind,
-    workers: 1,
-    program: choiceOf("inputs"),
-  });
-  // Subtracting this expert's task vector makes a running variance negative, and its square root NaN.
-  const result = await evaluate(executor, taskArithmetic({ rotate: -1 }), ["rotate"]);
-  await executor.close();
-  expect(result).toMatchObject({ state: "failed", failure: "non-finite" });
-  expect(result.state === "failed" && result.message).toContain("logits");
-});
-
-it("all executors and numbers of workers give the same scores, bit for bit", async () => {
-  const scores: unknown[] = [];
-  for (const [kind, workers] of [
-    ["inline", 1],
-    ["pool", 1],
-    ["pool", 2],
-  ] as const) {
-    const executor = await open(kind, workers);
-    const results = await Promise.all(recipes.map((recipe) => evaluate(executor, recipe)));
+it.each(executors)(
+  "executor %s, %s, records outputs that are not finite",
+  async (kind, program) => {
+    const executor = await createExecutor(digitsCnnPlan(["rotate"]), {
+      kind,
+      workers: 1,
+      program: choiceOf("inputs", program),
+    });
+    // Subtracting this expert's task vector makes a running variance negative, and its square root NaN.
+    const result = await evaluate(executor, taskArithmetic({ rotate: -1 }), ["rotate"]);
     await executor.close();
-    scores.push(results.map(scoresOf));
-  }
-  expect(scores[1]).toEqual(scores[0]);
-  expect(scores[2]).toEqual(scores[0]);
-});
+    expect(result).toMatchObject({ state: "failed", failure: "non-finite" });
+    expect(result.state === "failed" && result.message).toContain("logits");
+  },
+);
+
+it.each(["slab", "basis"] as const)(
+  "%s: all executors and numbers of workers give the same scores, bit for bit",
+  async (program) => {
+    const scores: unknown[] = [];
+    for (const [kind, workers] of [
+      ["inline", 1],
+      ["pool", 1],
+      ["pool", 2],
+    ] as const) {
+      const executor = await open(kind, program, workers);
+      const results = await Promise.all(recipes.map((recipe) => evaluate(executor, recipe)));
+      await executor.close();
+      scores.push(results.map(scoresOf));
+    }
+    expect(scores[1]).toEqual(scores[0]);
+    expect(scores[2]).toEqual(scores[0]);
+  },
+);

@@ -93,8 +93,11 @@ export function digitsCnnPlan(tasks: readonly string[]): EvaluationPlan {
 }
 
 /** Saves tests the probe. */
-export function choiceOf(feed: ProgramChoice["feed"]): ProgramChoice {
-  return { program: "slab", feed, probe: {}, runtime: {} };
+export function choiceOf(
+  feed: ProgramChoice["feed"],
+  program: ProgramChoice["program"] = "slab",
+): ProgramChoice {
+  return { program, feed, probe: {}, runtime: {} };
 }
 
 /** A weighted mean of models. */
