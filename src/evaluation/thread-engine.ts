@@ -34,6 +34,15 @@ export async function openThreadEngine(
   return engine;
 }
 
+/** The program alone, without evaluators around it: for measurements. */
+export function openProgram(
+  plan: EvaluationPlan,
+  shared: SharedSetup,
+  { program, feed }: ProgramChoice,
+): Promise<Program> {
+  return programOpener(plan, shared)[program](feed);
+}
+
 /** Measures the programs and feeds that graph and samples allow. */
 export async function probePlan(
   plan: EvaluationPlan,
