@@ -132,6 +132,23 @@ function experimentFile({ folder, out }: InitOptions): string {
   return resolve(/\.ya?ml$/.test(target) ? target : join(target, "experiment.yml"));
 }
 
+/**
+ * Refuses early what `writeExperiment` would refuse in the end, before anybody has answered questions.
+ *
+ * @throws MendelError `usage` when the experiment file exists
+ */
+export function requireFreeTarget(options: InitOptions): void {
+  const file = experimentFile(options);
+  if (existsSync(file)) throw wouldOverwrite([file]);
+}
+
+function wouldOverwrite(files: readonly string[]): MendelError {
+  return new MendelError("usage", `${files.join(", ")} would be overwritten`, {
+    hint: "use --force to overwrite, or --out for another folder",
+    where: { file: files[0] as string },
+  });
+}
+
 function leftOutData({ data }: FoundDataSet, reason: string): LeftOut {
   return { path: data.kind === "single" ? data.file : data.files.search, reason };
 }
@@ -190,12 +207,7 @@ export function writeExperiment(
     texts.set(path, evaluatorText(path, evaluator));
   }
   const existing = [...texts.keys()].filter((path) => existsSync(path));
-  if (existing.length > 0 && !force) {
-    throw new MendelError("usage", `${existing.join(", ")} would be overwritten`, {
-      hint: "use --force to overwrite, or --out for another folder",
-      where: { file: existing[0] as string },
-    });
-  }
+  if (existing.length > 0 && !force) throw wouldOverwrite(existing);
   const files: InitFile[] = [];
   for (const [path, text] of texts) {
     mkdirSync(dirname(path), { recursive: true });

@@ -5,6 +5,7 @@ import {
   type InitOptions,
   type InitProposal,
   proposeExperiment,
+  requireFreeTarget,
   writeExperiment,
 } from "../../run/init-experiment.ts";
 import { proposedTasks } from "../../run/propose-evaluator.ts";
@@ -102,8 +103,8 @@ function resultOf(proposal: InitProposal, files: readonly InitFile[]): object {
 
 export const init: Verb = {
   examples: [
-    "init my-models --yes",
-    "init --model base=models/base --model math=models/math --data data/math.jsonl --budget 200",
+    "init examples/digits --out my-search --yes",
+    "init --model base=examples/digits/models/base --model turned=examples/digits/models/rotate --data examples/digits/data --out my-search --budget 20m",
   ],
   configure(command) {
     const collect = (value: string, earlier: string[]): string[] => [...earlier, value];
@@ -137,6 +138,8 @@ export const init: Verb = {
   },
   async run({ output, args, options }) {
     const wishes = optionsOf(args[0] ?? ".", options);
+    const force = options["force"] === true;
+    if (!force) requireFreeTarget(wishes);
     const asks =
       options["yes"] !== true && !output.json && process.stdin.isTTY === true && output.interactive;
     const proposal = asks
@@ -145,7 +148,7 @@ export const init: Verb = {
           output: process.stderr,
         })
       : await proposeExperiment(wishes);
-    const files = writeExperiment(proposal, { force: options["force"] === true });
+    const files = writeExperiment(proposal, { force });
     output.note(summary(proposal));
     output.print(`${files.map(({ path }) => `wrote ${here(path)}`).join("\n")}
 
