@@ -1,12 +1,10 @@
 import { existsSync, statSync } from "node:fs";
 import { MendelError } from "../base/errors.ts";
-import { suggestion } from "../base/suggest.ts";
-import { openModel } from "../formats/index.ts";
 import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import { openOnnx } from "../formats/onnx/open-onnx.ts";
+import { OpenModels } from "../formats/open-models.ts";
 import { matchModels } from "../merge/matching.ts";
 import type { MergeInputs } from "../merge/plan.ts";
-import type { ModelReader } from "../tensors/model-reader.ts";
 import type { EvaluationPlan } from "./plan.ts";
 import { digestOfWeights, loadSharedWeights, type SharedWeights } from "./shared-weights.ts";
 import { createSplitLoader } from "./split-data.ts";
@@ -27,7 +25,10 @@ export interface SharedSetup {
 export async function prepareHost(plan: EvaluationPlan): Promise<SharedSetup> {
   const data = createSplitLoader();
   for (const evaluator of plan.evaluators) await data.check(evaluator);
-  const models = openModels(plan);
+  const opened = OpenModels.open(
+    Object.entries(plan.models).map(([id, source]) => ({ id, ...source })),
+  );
+  const models = opened.readers;
   try {
     const matched = matchModels({
       models,
@@ -45,34 +46,8 @@ export async function prepareHost(plan: EvaluationPlan): Promise<SharedSetup> {
     const weights = loadSharedWeights(inputs, models);
     return { inputs, weights, digest: digestOfWeights(weights) };
   } finally {
-    for (const model of models.values()) model.close();
+    opened.close();
   }
-}
-
-/** Opens all models of a plan, bases before the adapters on top of them. */
-function openModels({ models }: EvaluationPlan): ReadonlyMap<string, ModelReader> {
-  const opened = new Map<string, ModelReader>();
-  const open = (id: string, above: readonly string[]): ModelReader => {
-    const known = opened.get(id);
-    if (known !== undefined) return known;
-    const source = Object.hasOwn(models, id) ? models[id] : undefined;
-    if (source === undefined || above.includes(id)) {
-      throw new MendelError("invalid-config", `no model "${id}" that an adapter could build on`, {
-        hint: suggestion(id, Object.keys(models)),
-      });
-    }
-    const base = source.base === undefined ? undefined : open(source.base, [...above, id]);
-    const reader = openModel(source.path, base === undefined ? {} : { base });
-    opened.set(id, reader);
-    return reader;
-  };
-  try {
-    for (const id of Object.keys(models)) open(id, []);
-  } catch (error) {
-    for (const reader of opened.values()) reader.close();
-    throw error;
-  }
-  return opened;
 }
 
 /** The graph of a plan, opened, and the model it belongs to. */

@@ -2,12 +2,12 @@ import { basename, join, resolve } from "node:path";
 import { MendelError, messageOf } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
 import { MAX_CONFIG_BYTES, readModelJson } from "../formats/hf-folder.ts";
+import { OpenModels } from "../formats/open-models.ts";
 import { matchModels } from "../merge/matching.ts";
 import type { ModelReader } from "../tensors/model-reader.ts";
 import type { FoundModel, FoundModels, LeftOut } from "./find-models.ts";
 import { type Distances, measureDistances } from "./model-distances.ts";
 import { baseByName } from "./model-names.ts";
-import { OpenModels } from "./open-models.ts";
 
 /** What the user has decided about the models; what is left out is decided here. */
 export interface ModelWishes {

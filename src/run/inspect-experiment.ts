@@ -9,6 +9,10 @@ import {
   parseEvaluator,
 } from "../evaluation/evaluator-schema.ts";
 import type { EvaluationPlan } from "../evaluation/plan.ts";
+import { type OnnxReader, openOnnx } from "../formats/onnx/open-onnx.ts";
+import { OpenModels } from "../formats/open-models.ts";
+import { findBlocks } from "../graph/blocks.ts";
+import { weightedGraph } from "../graph/weighted-graph.ts";
 import { mergeMethods } from "../merge/index.ts";
 import { type MatchReport, matchModels, requireMatched } from "../merge/matching.ts";
 import { createOptimizer } from "../optimizers/index.ts";
@@ -19,7 +23,6 @@ import type { MethodFacts, Space, SpaceContext } from "../spaces/space.ts";
 import { parseConstraint } from "./constraints.ts";
 import type { Experiment, ExperimentEvaluator } from "./experiment.ts";
 import type { Objective } from "./objectives.ts";
-import { OpenModels } from "./open-models.ts";
 
 /** What can be known from headers alone. */
 export interface InspectedExperiment {
@@ -70,6 +73,7 @@ export function inspectExperiment(experiment: Experiment): InspectedExperiment {
         .map(({ name }) => name),
       frozen: match.frozen,
       methods: methodFacts(),
+      ...(definition.layers === undefined ? {} : { blocks: blocksOf(graph, models) }),
       seed: maskSeed(experiment.seed),
       ...(experiment.compat === undefined ? {} : { compat: experiment.compat }),
     };
@@ -99,6 +103,7 @@ function checkOptimizer({ optimizer, seed }: Experiment, space: Space, objective
     seed: maskSeed(seed),
     axes: space.axes,
     start: space.start,
+    ...(space.levels === undefined ? {} : { levels: space.levels }),
     initial: space.initial.map(({ genome }) => genome),
     objectives: objective.kind === "pareto" ? objective.terms.length : 1,
     ...(space.genome === "segments" ? { segments: standInGeometry(space.models.length) } : {}),
@@ -177,6 +182,17 @@ function graphOf(experiment: Experiment, models: OpenModels): string {
       where: { file, key: "graph" },
     },
   );
+}
+
+/** Number of repeated blocks of the graph. @throws MendelError `unsupported` when there are none */
+function blocksOf(graph: string, models: OpenModels): number {
+  const own = models.readers.has(graph) ? models.require(graph) : undefined;
+  const reader = own?.format === "onnx" ? (own as OnnxReader) : openOnnx(graph);
+  try {
+    return findBlocks(weightedGraph(reader)).blocks.length;
+  } finally {
+    if (reader !== own) reader.close();
+  }
 }
 
 function loadExperimentEvaluator({ name, source }: ExperimentEvaluator): EvaluatorDefinition {
@@ -258,6 +274,7 @@ function evaluationPlanOf(
     ...(experiment.base === undefined ? {} : { base: experiment.base }),
     evaluators,
     freeze: definition.freeze,
+    ...(definition.layers === undefined ? {} : { program: "path" as const }),
     ...(experiment.compat === undefined ? {} : { compat: experiment.compat }),
   };
 }

@@ -3,6 +3,7 @@ import { dirname, extname, join, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
 import { digestOf, sha256OfFile } from "../base/hash.ts";
 import { type OnnxReader, openOnnx } from "../formats/onnx/open-onnx.ts";
+import { OpenModels } from "../formats/open-models.ts";
 import { type CompiledRecipe, compileRecipe } from "../merge/compile.ts";
 import { type Coverage, coverageOf } from "../merge/coverage.ts";
 import { type MatchReport, matchModels } from "../merge/matching.ts";
@@ -11,7 +12,6 @@ import { mapModelRefs } from "../recipes/map-model-refs.ts";
 import { parseRecipes } from "../recipes/parse.ts";
 import type { Recipe, RecipeDtype } from "../recipes/recipe.ts";
 import type { ModelReader } from "../tensors/model-reader.ts";
-import { OpenModels } from "./open-models.ts";
 import { placesOf } from "./recipe-models.ts";
 import { type OutputFormat, type WrittenFile, writeModel } from "./write-model.ts";
 

@@ -5,6 +5,7 @@ import type { Executor, ProgramChoice } from "../evaluation/executor.ts";
 import { itemFitnessOf } from "../evaluation/item-fitness.ts";
 import type { EvaluationPlan } from "../evaluation/plan.ts";
 import { createPoolExecutor } from "../evaluation/pool-executor.ts";
+import type { OpenModels } from "../formats/open-models.ts";
 import { compileRecipe } from "../merge/compile.ts";
 import type { MatchReport } from "../merge/matching.ts";
 import { kernelBytesFor, weightsDigest } from "../merge/materialize.ts";
@@ -28,7 +29,6 @@ import {
 } from "./input-digests.ts";
 import { type InspectedExperiment, inspectExperiment, maskSeed } from "./inspect-experiment.ts";
 import type { Objective } from "./objectives.ts";
-import type { OpenModels } from "./open-models.ts";
 import { sampleRecipes } from "./sample-recipes.ts";
 import { segmentGeometry } from "./segment-geometry.ts";
 
@@ -138,6 +138,7 @@ function problemOf(
     seed: maskSeed(experiment.seed),
     axes: space.axes,
     start: space.start,
+    ...(space.levels === undefined ? {} : { levels: space.levels }),
     initial: space.initial.map(({ genome }) => genome),
     objectives: objective.kind === "pareto" ? objective.terms.length : 1,
     ...(evaluations === undefined ? {} : { budget: evaluations }),
@@ -183,7 +184,11 @@ export function startExecutor(
   workers: number | "auto",
   program: ProgramChoice | undefined,
 ): Promise<Executor> {
-  const like = { ...plan, samples: sampleRecipes(space), program: experiment.program };
+  // Walks need no samples: what is merged among them, the baselines, goes through a slab.
+  const like =
+    plan.program === "path"
+      ? plan
+      : { ...plan, samples: sampleRecipes(space), program: experiment.program };
   return createPoolExecutor(like, {
     workers,
     timeoutSeconds: experiment.timeoutSeconds,

@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
+import type { ModelPlace } from "../formats/open-models.ts";
 import { modelIdOf } from "../merge/plan.ts";
 import { modelRefsOf } from "../recipes/map-model-refs.ts";
 import type { Recipe } from "../recipes/recipe.ts";
-import type { ModelPlace } from "./open-models.ts";
 
 /** Where the models of a recipe are, by the ids its references have; the bases of its adapters are among them. */
 export function placesOf(recipe: Recipe, folder: string): ModelPlace[] {

@@ -1,9 +1,8 @@
 import { MendelError } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
-import { openModel } from "../formats/index.ts";
-import type { WeightSource } from "../merge/materialize.ts";
 import { type Dtype, dtypeBytes } from "../tensors/dtype.ts";
 import type { ModelReader, ModelTensor } from "../tensors/model-reader.ts";
+import { openModel } from "./index.ts";
 
 /** A model to open: an id, a path, and for a LoRA adapter the id of the model below it. */
 export interface ModelPlace {
@@ -12,8 +11,8 @@ export interface ModelPlace {
   readonly base?: string;
 }
 
-/** Models opened together, by id; weights are read from their files. */
-export class OpenModels implements WeightSource {
+/** Models opened together, by id; a source of weights that reads them from their files. */
+export class OpenModels {
   readonly readers: ReadonlyMap<string, ModelReader>;
 
   private constructor(readers: ReadonlyMap<string, ModelReader>) {
