@@ -10,6 +10,7 @@ import {
 } from "../../run/init-experiment.ts";
 import { proposedTasks } from "../../run/propose-evaluator.ts";
 import { oneOf } from "../option-parsers.ts";
+import { printable } from "../output.ts";
 import { formatTable } from "../table.ts";
 import type { Verb } from "../verb.ts";
 
@@ -75,7 +76,7 @@ function summary({ chosen, evaluators, space, leftOut }: InitProposal): string {
       ...[rows.search, rows.validation, rows.test].map(String),
     ]),
   );
-  const left = leftOut.map(({ path, reason }) => `left out ${here(path)}: ${reason}`);
+  const left = leftOut.map(({ path, reason }) => printable(`left out ${here(path)}: ${reason}`));
   const facts = [`graph: ${here(chosen.graph)}`, `space: ${space}`, ...left];
   return `${models}\n\n${data}\n\n${facts.join("\n")}`;
 }
