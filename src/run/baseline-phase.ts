@@ -126,6 +126,7 @@ async function scoreAll(
   for (const split of heldOut) {
     const scores = await score(context, kept, split, () => undefined);
     if (scores.some((result) => result.state === "cancelled")) return false;
+    refuseWhenAllFailed(context, scores);
   }
   return true;
 }

@@ -36,11 +36,22 @@ export async function hashInputs({
   const known = new Map<string, string>();
   const inputs: InputFile[] = [];
   for (const { role, path } of files) {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found?.isFile() !== true) throw missing(role, path);
     const sha256 = known.get(path) ?? (await sha256OfFile(path));
     known.set(path, sha256);
-    inputs.push({ role, path, sha256, bytes: statSync(path).size });
+    inputs.push({ role, path, sha256, bytes: found.size });
   }
   return inputs;
+}
+
+function missing(role: string, path: string): MendelError {
+  const [kind, name, part] = role.split(":");
+  const what = kind === "evaluator" ? `evaluator "${name}": there is no ${part} file` : "no file";
+  return new MendelError("not-found", `${what} at ${path}`, {
+    hint: "relative paths are relative to the file that holds them",
+    where: { file: path },
+  });
 }
 
 /** Files whose contents decide an evaluator's scores. */
