@@ -11,7 +11,11 @@ import {
   text,
 } from "@clack/prompts";
 import { MendelError } from "../base/errors.ts";
-import { type InitOptions, type InitProposal, proposeExperiment } from "../run/init-experiment.ts";
+import {
+  type InitOptions,
+  type InitProposal,
+  proposeExperiment,
+} from "../survey/init-experiment.ts";
 import { printable } from "./output.ts";
 
 /** Where questions are asked; results go elsewhere. */

@@ -1,10 +1,10 @@
-import type { MatchInspection, PairSummary } from "../run/inspect-match.ts";
+import type { MatchInspection, PairSummary } from "../survey/inspect-match.ts";
 import type {
   GraphFacts,
   ModelInspection,
   TensorFacts,
   ValueFacts,
-} from "../run/inspect-models.ts";
+} from "../survey/inspect-models.ts";
 import { formatBytes, formatTable } from "./table.ts";
 
 /** Values of metadata longer than this are cut for people; --json has them whole. */

@@ -1,4 +1,4 @@
-import { type FitnessRule, fitnessError, fitnessRule } from "../run/fitness-error.ts";
+import { type FitnessRule, fitnessError, fitnessRule } from "../analysis/fitness-error.ts";
 import { rankingValue } from "../store/codec.ts";
 import type { ScoreTable, ScoreValue, TrialSummary } from "../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../store/rows.ts";

@@ -1,4 +1,4 @@
-import { fitnessRule } from "../../run/fitness-error.ts";
+import { fitnessRule } from "../../analysis/fitness-error.ts";
 import type { Connection } from "../../store/connection.ts";
 import { rankingSplit } from "../../store/find.ts";
 import { type BestQuery, baselines, bestTrials, metricsOfRun } from "../../store/queries.ts";

@@ -1,4 +1,3 @@
-import { MendelError } from "../../base/errors.ts";
 import {
   type ComparedTrial,
   commonSplit,
@@ -6,8 +5,9 @@ import {
   compareTrials,
   type FitnessComparison,
   type MetricComparison,
-} from "../../run/compare-trials.ts";
-import type { Verdict } from "../../run/verdict.ts";
+} from "../../analysis/compare-trials.ts";
+import type { Verdict } from "../../analysis/verdict.ts";
+import { MendelError } from "../../base/errors.ts";
 import type { Connection } from "../../store/connection.ts";
 import { metricsOfRun, type TrialDetail, trialDetail } from "../../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../../store/rows.ts";

@@ -1,5 +1,5 @@
 import { MendelError } from "../../base/errors.ts";
-import { pathFrom } from "../../run/experiment-text.ts";
+import { pathFrom } from "../../survey/experiment-text.ts";
 import {
   type InitFile,
   type InitOptions,
@@ -7,8 +7,8 @@ import {
   proposeExperiment,
   requireFreeTarget,
   writeExperiment,
-} from "../../run/init-experiment.ts";
-import { proposedTasks } from "../../run/propose-evaluator.ts";
+} from "../../survey/init-experiment.ts";
+import { proposedTasks } from "../../survey/propose-evaluator.ts";
 import { oneOf } from "../option-parsers.ts";
 import { printable } from "../output.ts";
 import { formatTable } from "../table.ts";

@@ -1,5 +1,5 @@
 import { exitStatusOf } from "../../base/errors.ts";
-import { type Inspection, inspectModels } from "../../run/inspect-models.ts";
+import { type Inspection, inspectModels } from "../../survey/inspect-models.ts";
 import { matchText, modelsTable, modelText, tensorsTable } from "../inspect-text.ts";
 import { printable } from "../output.ts";
 import type { Verb } from "../verb.ts";

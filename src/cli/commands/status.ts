@@ -1,5 +1,5 @@
+import { fitnessRule } from "../../analysis/fitness-error.ts";
 import type { BudgetLimits } from "../../run/budget.ts";
-import { fitnessRule } from "../../run/fitness-error.ts";
 import { budgetLimits, secondsLeft } from "../../run/forecast.ts";
 import type { Connection } from "../../store/connection.ts";
 import { rankingSplit } from "../../store/find.ts";

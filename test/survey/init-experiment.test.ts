@@ -6,13 +6,13 @@ import { MendelError } from "../../src/base/errors.ts";
 import { parseYaml } from "../../src/base/yaml.ts";
 import { loadEvaluator } from "../../src/evaluation/evaluator-schema.ts";
 import { loadExperiment } from "../../src/run/experiment.ts";
-import { yamlText } from "../../src/run/experiment-text.ts";
+import { inspectExperiment } from "../../src/run/inspect-experiment.ts";
+import { yamlText } from "../../src/survey/experiment-text.ts";
 import {
   type InitOptions,
   proposeExperiment,
   writeExperiment,
-} from "../../src/run/init-experiment.ts";
-import { inspectExperiment } from "../../src/run/inspect-experiment.ts";
+} from "../../src/survey/init-experiment.ts";
 import { cli, cliJson } from "../support/cli.ts";
 import { digitFamily, emptyFolder, folderWith, languageModels } from "../support/model-folders.ts";
 

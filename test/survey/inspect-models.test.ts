@@ -6,7 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { MendelError } from "../../src/base/errors.ts";
 import { buildOnnx } from "../../src/formats/onnx/onnx-builder.ts";
 import { SafetensorsWriter } from "../../src/formats/safetensors-writer.ts";
-import { inspectModels } from "../../src/run/inspect-models.ts";
+import { inspectModels } from "../../src/survey/inspect-models.ts";
 import type { Shape } from "../../src/tensors/shape.ts";
 import { stateDict, tinyTransformer } from "../formats/onnx/tiny-transformer.ts";
 import { cli, cliJson } from "../support/cli.ts";

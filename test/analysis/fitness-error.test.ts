@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { type FitnessRule, fitnessError, fitnessRule } from "../../src/analysis/fitness-error.ts";
 import type { Json } from "../../src/base/json.ts";
-import { type FitnessRule, fitnessError, fitnessRule } from "../../src/run/fitness-error.ts";
 import type { ScoreTable } from "../../src/store/queries.ts";
 import type { RunRow } from "../../src/store/rows.ts";
 

@@ -5,13 +5,13 @@ import { parseDuration } from "../base/units.ts";
 import { writeFileAtomically } from "../formats/atomic-file.ts";
 import { openOnnx } from "../formats/onnx/open-onnx.ts";
 import { optimizerNamed } from "../optimizers/index.ts";
+import { findNamed, loadExperiment } from "../run/experiment.ts";
+import { inspectExperiment } from "../run/inspect-experiment.ts";
 import { loadSpaceDefinition } from "../spaces/schema.ts";
 import { type ChosenModels, chooseModels } from "./choose-models.ts";
-import { findNamed, loadExperiment } from "./experiment.ts";
 import { type ExperimentParts, evaluatorText, experimentText } from "./experiment-text.ts";
 import { dataSetsAt, type FoundDataSet, findDataSets } from "./find-data-sets.ts";
 import { type FoundModels, findModels, type LeftOut, modelAt } from "./find-models.ts";
-import { inspectExperiment } from "./inspect-experiment.ts";
 import { uniqueNames } from "./model-names.ts";
 import {
   type EvaluatorProposal,

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { complementaryError, pairedTest, tQuantile975 } from "../../src/run/paired-test.ts";
-import { verdictOf } from "../../src/run/verdict.ts";
+import { complementaryError, pairedTest, tQuantile975 } from "../../src/analysis/paired-test.ts";
+import { verdictOf } from "../../src/analysis/verdict.ts";
 
 /** `wins` items where only the first is right, `losses` where only the second is, and some on which both agree. */
 function answers(wins: number, losses: number, ties: number): [number[], number[]] {

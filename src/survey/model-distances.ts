@@ -1,11 +1,11 @@
 import { matchModels } from "../merge/matching.ts";
 import type { PlannedTensor } from "../merge/plan.ts";
+import { floatLoader } from "../run/float-loader.ts";
 import type { Dtype } from "../tensors/dtype.ts";
 import type { Kernels } from "../tensors/kernels.ts";
 import type { ModelReader, ModelTensor } from "../tensors/model-reader.ts";
 import { elementCount } from "../tensors/shape.ts";
 import { createKernels } from "../tensors/wasm-kernels.ts";
-import { floatLoader } from "./float-loader.ts";
 
 /** How far models are from each other, by a sample of their weights. */
 export interface Distances {

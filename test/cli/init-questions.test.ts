@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { askForExperiment } from "../../src/cli/init-questions.ts";
-import type { InitOptions } from "../../src/run/init-experiment.ts";
+import type { InitOptions } from "../../src/survey/init-experiment.ts";
 import { digitFamily } from "../support/model-folders.ts";
 
 const keys = { enter: "\r", down: "\u001b[B", up: "\u001b[A", space: " ", escape: "\u0003" };
