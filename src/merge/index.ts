@@ -4,6 +4,7 @@ import { breadcrumbs, breadcrumbsTies } from "./methods/breadcrumbs.ts";
 import { dareLinear, dareTies } from "./methods/dare.ts";
 import { della, dellaLinear } from "./methods/della.ts";
 import { karcher } from "./methods/karcher.ts";
+import { layers } from "./methods/layers.ts";
 import { linear } from "./methods/linear.ts";
 import { modelStock } from "./methods/model-stock.ts";
 import { multislerp } from "./methods/multislerp.ts";
@@ -39,5 +40,6 @@ export const mergeMethods = {
   ram,
   ramplus_tl: ramPlus,
   passthrough,
+  layers,
   segments,
 } as const satisfies Record<string, MergeMethod>;

@@ -118,6 +118,8 @@ export interface MergeMethod {
    * (mergekit's rule, the default), only the `donor` of copied tensors, or a donor that mergekit averages in.
    */
   readonly unlistedBase?: "input" | "donor" | "input under compat";
+  /** With slices: tensors outside of the layers are the base's, where there is one. */
+  readonly outerFromBase?: boolean;
   /** Allowed number of inputs besides the base, inclusive. */
   readonly inputs: readonly [number, number];
   readonly parameters: readonly MethodParameter[];

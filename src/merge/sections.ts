@@ -58,7 +58,7 @@ export interface Draft {
 export function draftTensors(recipe: Recipe, method: MergeMethod, plan: MergePlan): Draft {
   return recipe.body.kind === "models"
     ? draftModels(recipe, method, plan)
-    : draftSlices(recipe, recipe.body.slices, plan);
+    : draftSlices(recipe, recipe.body.slices, method, plan);
 }
 
 function draftModels(recipe: Recipe, method: MergeMethod, plan: MergePlan): Draft {
@@ -120,7 +120,12 @@ type LayerTensors = ReadonlyMap<string, LayerTensor>;
  * Assembles layers from slices: output layers are numbered from 0 over all slices, what comes before the layers is made of
  * the first slice's models, what comes after them of the last one's.
  */
-function draftSlices(recipe: Recipe, slices: readonly RecipeSlice[], plan: MergePlan): Draft {
+function draftSlices(
+  recipe: Recipe,
+  slices: readonly RecipeSlice[],
+  method: MergeMethod,
+  plan: MergePlan,
+): Draft {
   const layers = layersOf(plan);
   const sections = slices.map((slice, i): Section => {
     const base = slice.baseModel ?? recipe.baseModel;
@@ -145,7 +150,8 @@ function draftSlices(recipe: Recipe, slices: readonly RecipeSlice[], plan: Merge
       tensors.push(...draftLayer(slice, section, layers, p, output++, position));
     }
   });
-  tensors.push(...draftOuter(recipe, sections, plan));
+  const outer = outerSection(recipe, method);
+  tensors.push(...draftOuter(recipe, outer === undefined ? sections : [outer], plan));
   tensors.sort((a, b) => naturalOrder(a.name, b.name));
   return { tensors, sections, layers: output };
 }
@@ -185,6 +191,14 @@ function draftLayer(
       }),
     };
   });
+}
+
+/** The base, for methods that take everything outside of the layers from it. */
+function outerSection(recipe: Recipe, method: MergeMethod): Section | undefined {
+  if (method.outerFromBase !== true || recipe.baseModel === undefined) return undefined;
+  const modelId = modelIdOf(recipe.baseModel);
+  const sources = [{ modelId, settings: {} }];
+  return { label: "base_model", sources, baseId: modelId, settings: {} };
 }
 
 /** Tensors outside of the layers. They are at gradient position 0, the last ones too. */

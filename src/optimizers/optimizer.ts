@@ -43,6 +43,8 @@ export interface OptimizerProblem {
   readonly start: readonly number[];
   /** Known good or extreme points (uniform soup, parents), in order of interest. */
   readonly initial: readonly Genome[];
+  /** Per axis, how many values it takes (equal parts of [0, 1]); undefined for a continuous one. Absent: all continuous. */
+  readonly levels?: readonly (number | undefined)[];
   readonly segments?: SegmentGeometry;
   /** Number of objectives. */
   readonly objectives: number;

@@ -10,6 +10,7 @@ import { choiceAt, clamp, middleOf } from "./axis-mapping.ts";
 import { type Gene, resolveGenes } from "./genes.ts";
 import { groupFilters } from "./group-filters.ts";
 import { initialGenomes } from "./initial-genomes.ts";
+import { layersSpace } from "./layers-space.ts";
 import { type MethodInputs, methodInputs } from "./method-inputs.ts";
 import type { SpaceDefinition } from "./schema.ts";
 import { segmentsMethod, segmentsSpace } from "./segments-space.ts";
@@ -28,6 +29,11 @@ const alwaysWritten = ["normalize", "rescale", "lambda"];
  * @throws MendelError `invalid-config` that names every key that is wrong, `mismatch` when no tensor is left to merge
  */
 export function buildSpace(definition: SpaceDefinition, context: SpaceContext): Space {
+  if (definition.layers !== undefined) {
+    const { title, layers, source } = definition;
+    if (context.blocks === undefined) throw new Error("a space of layers needs their number");
+    return layersSpace(title, layers, context, context.blocks, source.file);
+  }
   const problems: ConfigProblem[] = [];
   const report = (path: KeyPath, message: string, hint?: string): void => {
     const line = definition.source.lineOf(path);

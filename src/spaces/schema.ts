@@ -4,6 +4,7 @@ import { type ConfigProblem, configError, formatKey, parseWithSchema } from "../
 import { type KeyPath, type ParsedYaml, readYaml, withoutLines } from "../base/yaml.ts";
 import type { GroupsSpec } from "../recipes/tensor-groups.ts";
 import { logitMargin, type Scale } from "./axis-mapping.ts";
+import { type LayersDefinition, parseLayersDefinition } from "./layers-definition.ts";
 
 /** What a gene's values are shared by: one per model, one per group, both, or (empty) one for everything. */
 export interface GenePer {
@@ -31,13 +32,15 @@ export type GeneDefinition =
 /** A search space as a user writes it: well formed, but not yet held against models and methods. */
 export interface SpaceDefinition {
   readonly title: string;
-  /** At least one; several make the method a gene too. */
+  /** Several make the method a gene too; none for paths. */
   readonly methods: readonly string[];
   readonly groups: GroupsSpec;
   /** In the order written. */
   readonly genes: ReadonlyMap<string, GeneDefinition>;
   /** Glob patterns, or `kind:` and a tensor kind. */
   readonly freeze: readonly string[];
+  /** Paths through blocks instead of merged weights: methods, groups and genes are then empty. */
+  readonly layers?: LayersDefinition;
   /** Where it came from, for messages about it. */
   readonly source: ParsedYaml;
 }
@@ -77,7 +80,7 @@ export type SpaceSource =
 /**
  * Reads a search space.
  *
- * @throws MendelError `not-found`, `invalid-config` naming key and line, `unsupported` for kinds other than `parameters`
+ * @throws MendelError `not-found`, `invalid-config` naming key and line, `unsupported` for the kind `both`
  */
 export function loadSpaceDefinition(source: SpaceSource): SpaceDefinition {
   return source.kind === "file"
@@ -87,7 +90,11 @@ export function loadSpaceDefinition(source: SpaceSource): SpaceDefinition {
 
 /** As `loadSpaceDefinition`, for data that is already parsed. */
 export function parseSpaceDefinition(source: ParsedYaml): SpaceDefinition {
-  refuseOtherKinds(source);
+  if (kindOf(source) === "layers") {
+    const { title, layers } = parseLayersDefinition(source);
+    return { title, methods: [], groups: "whole", genes: new Map(), freeze: [], layers, source };
+  }
+  refuseBoth(source);
   const input = parseWithSchema(spaceSchema, source);
   const problems: ConfigProblem[] = [];
   const problem = (path: KeyPath, message: string, hint?: string): void => {
@@ -188,18 +195,15 @@ function refuseTwice(
   if (again >= 0) problem([...path, again], `"${items[again]}" is given twice`);
 }
 
-function refuseOtherKinds(source: ParsedYaml): void {
-  const { value } = source;
-  if (value === null || typeof value !== "object" || !("kind" in value)) return;
-  const { kind } = value;
-  if (kind !== "layers" && kind !== "both") return;
+function kindOf({ value }: ParsedYaml): unknown {
+  return value !== null && typeof value === "object" && "kind" in value ? value.kind : undefined;
+}
+
+function refuseBoth(source: ParsedYaml): void {
+  if (kindOf(source) !== "both") return;
   const line = source.lineOf(["kind"]);
-  throw new MendelError(
-    "unsupported",
-    `${source.file}: spaces of kind "${kind}" are not supported`,
-    {
-      hint: "spaces over layers cannot be searched by this version; write a space of kind parameters",
-      where: { file: source.file, key: "kind", ...(line === undefined ? {} : { line }) },
-    },
-  );
+  throw new MendelError("unsupported", `${source.file}: spaces of kind "both" are not supported`, {
+    hint: "search parameters first and layers of the winner and its parents after that, each with a space of its own",
+    where: { file: source.file, key: "kind", ...(line === undefined ? {} : { line }) },
+  });
 }

@@ -38,6 +38,8 @@ export interface SpaceContext {
   readonly seed: number;
   /** Passed on to every recipe. */
   readonly compat?: "mergekit";
+  /** Number of repeated blocks of every model; needed by spaces of kind `layers`. */
+  readonly blocks?: number;
 }
 
 /** One gene of a genome, decoded, for people. */
@@ -58,6 +60,8 @@ export interface Space {
   /** Axis names such as "weight[rotate, layers.0]"; empty for `segments`. */
   readonly axes: readonly string[];
   readonly start: readonly number[];
+  /** Per axis, how many values it takes (equal parts of [0, 1]); undefined for a continuous one. Absent: not told. */
+  readonly levels?: readonly (number | undefined)[];
   /** Group name → tensors, in order; every merged tensor that differs between models is in exactly one group. */
   readonly groups: ReadonlyMap<string, readonly string[]>;
   /** Copied from the base. */

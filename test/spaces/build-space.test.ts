@@ -540,7 +540,6 @@ describe("what is refused", () => {
     ["segments among others", { method: ["segments", "ties"] }, /cannot be one of several/],
     ["genes of segments", { method: "segments", genes: { a: { value: 1 } } }, /has no genes/],
     ["groups of segments", { method: "segments", groups: "layer" }, /has no groups/],
-    ["layer space", { kind: "layers", from: ["a"], repeats: 2 }, /^unsupported.*"layers".*@kind/],
     ["both", { kind: "both" }, /^unsupported/],
   ])("%s", (_, definition, message) => {
     expect(refusal(definition)).toMatch(message);
