@@ -1,5 +1,5 @@
 import { forEachBlock, scratchBlock, withScratch } from "./blocks.ts";
-import type { TensorJob } from "./method.ts";
+import type { BasisJob, TensorJob } from "./method.ts";
 
 /** Inner products of one tensor's vectors: symmetric, in the order asked for. */
 export type Gram = readonly (readonly number[])[];
@@ -32,4 +32,16 @@ export function gramOf(job: TensorJob, inputs: readonly number[], base?: number)
     for (let j = 0; j < i; j++) sums[j]![i] = sums[i]![j]!;
   }
   return sums;
+}
+
+/** The same from inner products of whole tensors: ⟨θ_i − θ₀, θ_j − θ₀⟩ = ⟨i, j⟩ − ⟨i, 0⟩ − ⟨0, j⟩ + ⟨0, 0⟩. */
+export function gramFrom(job: BasisJob, inputs: readonly number[], base?: number): Gram {
+  return inputs.map((i) =>
+    inputs.map((j) => {
+      if (base === undefined) return job.gram(i, j);
+      const product = job.gram(i, j) - job.gram(i, base) - job.gram(base, j) + job.gram(base, base);
+      // Rounding may leave a model that equals the base a little below zero.
+      return i === j ? Math.max(0, product) : product;
+    }),
+  );
 }

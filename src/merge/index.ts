@@ -3,6 +3,7 @@ import { arceeFusion } from "./methods/arcee-fusion.ts";
 import { breadcrumbs, breadcrumbsTies } from "./methods/breadcrumbs.ts";
 import { dareLinear, dareTies } from "./methods/dare.ts";
 import { della, dellaLinear } from "./methods/della.ts";
+import { isoC, isoCts } from "./methods/isotropic.ts";
 import { karcher } from "./methods/karcher.ts";
 import { layers } from "./methods/layers.ts";
 import { linear } from "./methods/linear.ts";
@@ -17,6 +18,8 @@ import { segments } from "./methods/segments.ts";
 import { slerp } from "./methods/slerp.ts";
 import { taskArithmetic } from "./methods/task-arithmetic.ts";
 import { ties } from "./methods/ties.ts";
+import { tsvm, tsvmReweighted } from "./methods/tsvm.ts";
+import { wudi } from "./methods/wudi.ts";
 
 /** Every merge method by its name in recipes. One line per method; contract tests, help and docs read this. */
 export const mergeMethods = {
@@ -39,6 +42,11 @@ export const mergeMethods = {
   arcee_fusion: arceeFusion,
   ram,
   ramplus_tl: ramPlus,
+  tsvm,
+  tsvm_reweighted: tsvmReweighted,
+  iso_c: isoC,
+  iso_cts: isoCts,
+  wudi,
   passthrough,
   layers,
   segments,

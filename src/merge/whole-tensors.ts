@@ -1,5 +1,6 @@
 import { forEachBlock, scratchBlock, withScratch } from "./blocks.ts";
-import type { TensorJob } from "./method.ts";
+import type { BasisTerm, JobFacts, TensorJob } from "./method.ts";
+import { baseOf } from "./task-vectors.ts";
 
 // Methods whose rules look at rows, ranks or whole matrices hold one tensor at a time in ordinary memory.
 
@@ -45,4 +46,30 @@ export interface RowLayout {
 export function rowLayout(job: Pick<TensorJob, "shape" | "length">): RowLayout {
   const columns = job.shape.at(-1) ?? 1;
   return { rows: columns === 0 ? 0 : job.length / columns, columns };
+}
+
+/**
+ * The basis of a method whose result at `lambda: 1` is the only thing it makes: W = λ·S + (1 − λ)·θ₀.
+ *
+ * @param key the method and its structural parameters
+ */
+export function fullStrength(
+  job: JobFacts,
+  key: string,
+  lambda: number,
+  merge: (job: TensorJob) => void,
+): readonly BasisTerm[] {
+  const base = baseOf(job);
+  const models = job.inputs.map(({ modelId }) => modelId);
+  const derived = {
+    key: JSON.stringify([key, job.name, models]),
+    make: (full: TensorJob) => {
+      const global = { ...full.parameters.global, lambda: 1 };
+      merge({ ...full, parameters: { ...full.parameters, global } });
+    },
+  };
+  return [
+    { input: base, coefficient: lambda, derived },
+    { input: base, coefficient: 1 - lambda },
+  ];
 }

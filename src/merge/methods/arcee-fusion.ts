@@ -3,7 +3,7 @@ import { exponential, logarithm } from "../../tensors/portable-exponential.ts";
 import { forEachBlock, scratchBlock, withScratch } from "../blocks.ts";
 import type { MergeMethod, TensorJob } from "../method.ts";
 import { baseOf, expertsOf } from "../task-vectors.ts";
-import { loadWhole, rowLayout, storeWhole } from "../whole-tensors.ts";
+import { fullStrength, loadWhole, rowLayout, storeWhole } from "../whole-tensors.ts";
 import { extensionLambda, extensionScale } from "./parameters.ts";
 
 /** Added to every probability, so that logarithms stay finite. */
@@ -25,6 +25,11 @@ export const arceeFusion: MergeMethod = {
   base: "required",
   inputs: [1, 1],
   parameters: [extensionLambda],
+  basis(job) {
+    return fullStrength(job, "arcee_fusion", extensionScale(job), (full) =>
+      arceeFusion.merge(full),
+    );
+  },
   merge(job) {
     const base = loadWhole(job, baseOf(job));
     const other = loadWhole(job, expertsOf(job)[0]!);

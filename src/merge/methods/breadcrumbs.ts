@@ -1,5 +1,7 @@
-import type { MergeMethod, TensorJob } from "../method.ts";
+import type { BasisJob, BasisTerm, JobFacts, MergeMethod, TensorJob } from "../method.ts";
 import {
+  baseOf,
+  deltaTerms,
   expertsOf,
   globalParameter,
   joinTaskVectors,
@@ -8,6 +10,8 @@ import {
   largestElements,
   modelParameter,
   type SparseExpert,
+  storeKept,
+  taskCoefficients,
 } from "../task-vectors.ts";
 import { density, flag, int8Mask, lambda, taskWeight } from "./parameters.ts";
 
@@ -43,6 +47,7 @@ export const breadcrumbs: MergeMethod = {
   base: "required",
   inputs: [1, Number.POSITIVE_INFINITY],
   parameters,
+  basis: middleTerms,
   merge(job) {
     mergeMiddle(job, false);
   },
@@ -78,6 +83,39 @@ function mergeMiddle(job: TensorJob, elect: boolean): void {
     normalize: globalParameter(job, "normalize") === 1,
     lambda: globalParameter(job, "lambda"),
   });
+}
+
+/** The experts with their dropped elements already put back to the base, as entries of their own per density and gamma. */
+function middleTerms(job: BasisJob): readonly BasisTerm[] | undefined {
+  const inputs = expertsOf(job).filter((input) => modelParameter(job, input, "density") > 0);
+  // The L1 rule needs norms of what is kept.
+  if (globalParameter(job, "rescale") === 1) return undefined;
+  const experts = inputs.map((input) => ({
+    coefficient: modelParameter(job, input, "weight"),
+    factor: 1,
+  }));
+  const coefficients = taskCoefficients(experts, {
+    elect: false,
+    normalize: globalParameter(job, "normalize") === 1,
+    lambda: globalParameter(job, "lambda"),
+  });
+  const terms = inputs.map((input, k): BasisTerm => {
+    const coefficient = coefficients[k]!;
+    const whole = modelParameter(job, input, "density") >= 1;
+    return whole ? { input, coefficient } : { input, coefficient, derived: middle(job, input) };
+  });
+  return deltaTerms(baseOf(job), terms);
+}
+
+function middle(job: JobFacts, input: number) {
+  const [share, gamma] = ["density", "gamma"].map((name) => modelParameter(job, input, name)) as [
+    number,
+    number,
+  ];
+  return {
+    key: `breadcrumbs ${share} ${gamma}`,
+    make: (full: TensorJob) => storeKept(full, input, middleElements(full, input, share, gamma)),
+  };
 }
 
 /** The `top + target` largest elements without the `top` largest. */

@@ -1,15 +1,24 @@
 import { uniformAt, uniformKeys } from "../../tensors/hash-uniform.ts";
 import { forEachBlock, scratchBlock, withScratch } from "../blocks.ts";
-import type { MergeMethod, MethodParameter, TensorJob, TensorParameters } from "../method.ts";
+import type {
+  BasisJob,
+  BasisTerm,
+  JobFacts,
+  MergeMethod,
+  MethodParameter,
+  TensorJob,
+  TensorParameters,
+} from "../method.ts";
 import {
   baseOf,
+  deltaTerms,
   expertsOf,
   globalParameter,
   joinTaskVectors,
   modelParameter,
-  weightDivisor,
+  taskCoefficients,
 } from "../task-vectors.ts";
-import { loadWhole, loadWholeDelta, rowLayout } from "../whole-tensors.ts";
+import { loadWhole, loadWholeDelta, rowLayout, storeWhole } from "../whole-tensors.ts";
 import { density, flag, int8Mask, lambda, taskWeight } from "./parameters.ts";
 
 // Any pair from the two search ranges is allowed: density ± epsilon stays inside (0, 1).
@@ -83,6 +92,7 @@ export const dellaLinear: MergeMethod = {
   parameters: parametersWith(false),
   randomMasks: true,
   check: checkEpsilon,
+  basis: droppedTerms,
   merge(job) {
     mergeByRank(job, false);
   },
@@ -123,8 +133,11 @@ export function mergeByRank(
     return delta;
   });
   const weights = experts.map(({ coefficient }) => coefficient);
-  const divisor = normalize && !elect ? weightDivisor(weights) : 1;
-  const shares = weights.map((weight) => (scale * weight) / divisor);
+  const rule = { elect: false, normalize, lambda: scale };
+  const shares = taskCoefficients(
+    weights.map((coefficient) => ({ coefficient, factor: 1 })),
+    rule,
+  );
   withScratch(job, () => {
     const blocks = deltas.map(() => scratchBlock(job));
     const originBlock = scratchBlock(job);
@@ -144,6 +157,43 @@ export function mergeByRank(
       job.store(start, out);
     });
   });
+}
+
+/** The experts with what is left of their changes, as entries of their own per density, epsilon and seed. */
+function droppedTerms(job: BasisJob): readonly BasisTerm[] {
+  const inputs = expertsOf(job).filter((input) => modelParameter(job, input, "density") > 0);
+  const experts = inputs.map((input) => ({
+    coefficient: modelParameter(job, input, "weight"),
+    factor: 1,
+  }));
+  const coefficients = taskCoefficients(experts, {
+    elect: false,
+    normalize: globalParameter(job, "normalize") === 1,
+    lambda: globalParameter(job, "lambda"),
+  });
+  const terms = inputs.map((input, k): BasisTerm => {
+    const coefficient = coefficients[k]!;
+    const whole = modelParameter(job, input, "density") >= 1;
+    return whole ? { input, coefficient } : { input, coefficient, derived: dropped(job, input) };
+  });
+  return deltaTerms(baseOf(job), terms);
+}
+
+function dropped(job: JobFacts, input: number) {
+  const share = modelParameter(job, input, "density");
+  const width = modelParameter(job, input, "epsilon");
+  const rescale = globalParameter(job, "rescale");
+  const { modelId } = job.inputs[input]!;
+  return {
+    key: `della ${share} ${width} ${rescale} ${job.compat} of ${modelId} by ${job.seed}`,
+    make(full: TensorJob): void {
+      const base = loadWhole(full, baseOf(full));
+      const values = loadWholeDelta(full, input, base);
+      dropByRank(full, values, share, input, hashedUniforms(full, input));
+      for (let i = 0; i < values.length; i++) values[i] = values[i]! + base[i]!;
+      storeWhole(full, values);
+    },
+  };
 }
 
 /** Drops elements of τ in place and scales the others. */

@@ -1,7 +1,7 @@
 import { arcCosine, sine } from "../../tensors/portable-math.ts";
 import { combineInputs } from "../combine.ts";
-import { type Gram, gramOf } from "../gram.ts";
-import type { MergeMethod } from "../method.ts";
+import { type Gram, gramFrom, gramOf } from "../gram.ts";
+import type { BasisTerm, JobFacts, MergeMethod } from "../method.ts";
 import { globalParameter, modelParameter } from "../task-vectors.ts";
 
 const halfTurn = Math.PI / 2;
@@ -52,27 +52,29 @@ export const karcher: MergeMethod = {
     const some = models.some((model) => (model["weight"] ?? 1) > 0);
     return some ? undefined : "all weights are zero";
   },
+  basis(job) {
+    return meanTerms(job, gramFrom(job, positions(job)));
+  },
   merge(job) {
-    const inputs = job.inputs.map((_, k) => k);
-    const given = inputs.map((k) => (job.compat ? 1 : modelParameter(job, k, "weight")));
-    const total = given.reduce((sum, weight) => sum + weight, 0);
-    const weights = given.map((weight) => weight / total);
-    const sole = weights.indexOf(1);
-    const coefficients =
-      sole >= 0
-        ? weights
-        : karcherCoefficients(
-            gramOf(job, inputs),
-            weights,
-            Math.trunc(globalParameter(job, "max_iter")),
-            globalParameter(job, "tol"),
-          );
-    combineInputs(
-      job,
-      inputs.map((input) => ({ input, coefficient: coefficients[input]! })),
-    );
+    combineInputs(job, meanTerms(job, gramOf(job, positions(job))));
   },
 };
+
+function positions(job: JobFacts): readonly number[] {
+  return job.inputs.map((_, k) => k);
+}
+
+function meanTerms(job: JobFacts, gram: Gram): readonly BasisTerm[] {
+  const inputs = positions(job);
+  const given = inputs.map((k) => (job.compat ? 1 : modelParameter(job, k, "weight")));
+  const total = given.reduce((sum, weight) => sum + weight, 0);
+  const weights = given.map((weight) => weight / total);
+  const steps = Math.trunc(globalParameter(job, "max_iter"));
+  const coefficients = weights.includes(1)
+    ? weights
+    : karcherCoefficients(gram, weights, steps, globalParameter(job, "tol"));
+  return inputs.map((input) => ({ input, coefficient: coefficients[input]! }));
+}
 
 /**
  * Coefficients of the inputs in the mean.

@@ -1,7 +1,7 @@
-import { combineDeltas } from "../combine.ts";
-import { type Gram, gramOf } from "../gram.ts";
-import type { MergeMethod, TensorJob } from "../method.ts";
-import { baseOf, expertsOf, globalParameter } from "../task-vectors.ts";
+import { combineInputs } from "../combine.ts";
+import { type Gram, gramFrom, gramOf } from "../gram.ts";
+import type { BasisTerm, JobFacts, MergeMethod, TensorJob } from "../method.ts";
+import { baseOf, deltaTerms, expertsOf, globalParameter } from "../task-vectors.ts";
 import { loadWhole, loadWholeDelta, rowLayout, storeWhole } from "../whole-tensors.ts";
 import { extensionLambda, extensionScale, flag } from "./parameters.ts";
 
@@ -26,23 +26,27 @@ export const modelStock: MergeMethod = {
     flag("filter_wise", false, "one ratio per row instead of per tensor"),
     extensionLambda,
   ],
+  basis(job) {
+    return byRow(job) ? undefined : stockTerms(job, gramFrom(job, expertsOf(job), baseOf(job)));
+  },
   merge(job) {
-    const base = baseOf(job);
-    const experts = expertsOf(job);
-    const scale = extensionScale(job);
-    if (globalParameter(job, "filter_wise") === 1 && job.shape.length > 1) {
-      mergeRows(job, base, experts, scale);
-      return;
-    }
-    const ratio = stockRatio(gramOf(job, experts, base), job.compat);
-    const coefficient = (scale * ratio) / experts.length;
-    combineDeltas(
-      job,
-      base,
-      experts.map((input) => ({ input, coefficient })),
-    );
+    if (byRow(job)) mergeRows(job);
+    else combineInputs(job, stockTerms(job, gramOf(job, expertsOf(job), baseOf(job))));
   },
 };
+
+function byRow(job: JobFacts): boolean {
+  return globalParameter(job, "filter_wise") === 1 && job.shape.length > 1;
+}
+
+function stockTerms(job: JobFacts, gram: Gram): readonly BasisTerm[] {
+  const experts = expertsOf(job);
+  const coefficient = (extensionScale(job) * stockRatio(gram, job.compat)) / experts.length;
+  return deltaTerms(
+    baseOf(job),
+    experts.map((input) => ({ input, coefficient })),
+  );
+}
 
 /** t from the inner products of the task vectors; a vector of zeros is at right angles to everything. */
 export function stockRatio(gram: Gram, compat: boolean): number {
@@ -64,8 +68,10 @@ export function stockRatio(gram: Gram, compat: boolean): number {
   return mean <= 0 ? 0 : Math.min(1, ratio);
 }
 
-function mergeRows(job: TensorJob, baseInput: number, experts: readonly number[], scale: number) {
-  const base = loadWhole(job, baseInput);
+function mergeRows(job: TensorJob): void {
+  const experts = expertsOf(job);
+  const scale = extensionScale(job);
+  const base = loadWhole(job, baseOf(job));
   const deltas = experts.map((input) => loadWholeDelta(job, input, base));
   const out = new Float32Array(job.length);
   const { rows, columns } = rowLayout(job);

@@ -1,7 +1,7 @@
-import { combineDeltas, combineInputs } from "../combine.ts";
-import { type Gram, gramOf } from "../gram.ts";
-import type { MergeMethod } from "../method.ts";
-import { expertsOf, globalParameter, modelParameter } from "../task-vectors.ts";
+import { combineInputs } from "../combine.ts";
+import { type Gram, gramFrom, gramOf } from "../gram.ts";
+import type { BasisTerm, JobFacts, MergeMethod } from "../method.ts";
+import { deltaTerms, expertsOf, globalParameter, modelParameter } from "../task-vectors.ts";
 import { flag, modelWeight } from "./parameters.ts";
 
 const zeroWeightSum = 1e-8;
@@ -40,25 +40,25 @@ export const multislerp: MergeMethod = {
     if (global["normalize_weights"] === 0 || Math.abs(total) >= zeroWeightSum) return undefined;
     return "the weights add up to zero and normalize_weights divides by their sum";
   },
+  basis(job) {
+    return directionTerms(job, gramFrom(job, expertsOf(job), job.baseIndex));
+  },
   merge(job) {
-    const experts = expertsOf(job);
-    const given = experts.map((input) => modelParameter(job, input, "weight"));
-    const total = given.reduce((sum, weight) => sum + weight, 0);
-    const divisor = globalParameter(job, "normalize_weights") === 1 ? total : 1;
-    const weights = given.map((weight) => weight / divisor);
-    const coefficients =
-      experts.length === 1
-        ? [1]
-        : directionCoefficients(
-            gramOf(job, experts, job.baseIndex),
-            weights,
-            globalParameter(job, "eps"),
-          );
-    const terms = experts.map((input, k) => ({ input, coefficient: coefficients[k]! }));
-    if (job.baseIndex === undefined) combineInputs(job, terms);
-    else combineDeltas(job, job.baseIndex, terms);
+    combineInputs(job, directionTerms(job, gramOf(job, expertsOf(job), job.baseIndex)));
   },
 };
+
+function directionTerms(job: JobFacts, gram: Gram): readonly BasisTerm[] {
+  const experts = expertsOf(job);
+  const given = experts.map((input) => modelParameter(job, input, "weight"));
+  const total = given.reduce((sum, weight) => sum + weight, 0);
+  const divisor = globalParameter(job, "normalize_weights") === 1 ? total : 1;
+  const weights = given.map((weight) => weight / divisor);
+  const coefficients =
+    experts.length === 1 ? [1] : directionCoefficients(gram, weights, globalParameter(job, "eps"));
+  const terms = experts.map((input, k) => ({ input, coefficient: coefficients[k]! }));
+  return job.baseIndex === undefined ? terms : deltaTerms(job.baseIndex, terms);
+}
 
 /** Coefficients of the vectors in W; the plain weighted sum where their directions cancel and the mean has none. */
 export function directionCoefficients(

@@ -1,8 +1,8 @@
 import { arcCosine, sine } from "../../tensors/portable-math.ts";
-import { combineDeltas, combineInputs } from "../combine.ts";
-import { gramOf } from "../gram.ts";
-import type { MergeMethod, TensorJob } from "../method.ts";
-import { expertsOf, globalParameter, modelParameter } from "../task-vectors.ts";
+import { combineInputs } from "../combine.ts";
+import { type Gram, gramFrom, gramOf } from "../gram.ts";
+import type { BasisTerm, JobFacts, MergeMethod, TensorJob } from "../method.ts";
+import { deltaTerms, expertsOf, globalParameter, modelParameter } from "../task-vectors.ts";
 import { loadWhole, rowLayout, storeWhole } from "../whole-tensors.ts";
 import { flag, modelWeight } from "./parameters.ts";
 
@@ -32,25 +32,34 @@ export const nuslerp: MergeMethod = {
     flag("nuslerp_flatten", true, "one arc per tensor; else one per vector"),
     flag("nuslerp_row_wise", false, "without flatten: vectors along the first dimension"),
   ],
+  basis(job) {
+    return isFlat(job) ? flatTerms(job, gramFrom(job, expertsOf(job), job.baseIndex)) : undefined;
+  },
   merge(job) {
-    const [x, y] = expertsOf(job) as [number, number];
-    const t = positionOf(modelParameter(job, x, "weight"), modelParameter(job, y, "weight"));
-    if (globalParameter(job, "nuslerp_flatten") === 1 || job.shape.length < 2) {
-      const gram = gramOf(job, [x, y], job.baseIndex);
-      const [a, b] = arcCoefficients(gram[0]![0]!, gram[0]![1]!, gram[1]![1]!, t);
-      const terms = [
-        { input: x, coefficient: a },
-        { input: y, coefficient: b },
-      ];
-      if (job.baseIndex === undefined) combineInputs(job, terms);
-      else combineDeltas(job, job.baseIndex, terms);
-      return;
-    }
-    mergeVectors(job, x, y, t);
+    if (!isFlat(job)) mergeVectors(job);
+    else combineInputs(job, flatTerms(job, gramOf(job, expertsOf(job), job.baseIndex)));
   },
 };
 
-function positionOf(first: number, second: number): number {
+function isFlat(job: JobFacts): boolean {
+  return globalParameter(job, "nuslerp_flatten") === 1 || job.shape.length < 2;
+}
+
+function flatTerms(job: JobFacts, gram: Gram): readonly BasisTerm[] {
+  const [x, y] = expertsOf(job) as [number, number];
+  const [a, b] = arcCoefficients(gram[0]![0]!, gram[0]![1]!, gram[1]![1]!, positionOf(job));
+  const terms = [
+    { input: x, coefficient: a },
+    { input: y, coefficient: b },
+  ];
+  return job.baseIndex === undefined ? terms : deltaTerms(job.baseIndex, terms);
+}
+
+function positionOf(job: JobFacts): number {
+  const [first, second] = expertsOf(job).map((k) => modelParameter(job, k, "weight")) as [
+    number,
+    number,
+  ];
   const total = first + second;
   return Math.abs(total) < zeroWeightSum ? 0.5 : second / total;
 }
@@ -65,7 +74,9 @@ function arcCoefficients(xx: number, xy: number, yy: number, t: number): [number
 }
 
 /** One arc per vector: along the last dimension, or along the first when `nuslerp_row_wise`. */
-function mergeVectors(job: TensorJob, x: number, y: number, t: number): void {
+function mergeVectors(job: TensorJob): void {
+  const [x, y] = expertsOf(job) as [number, number];
+  const t = positionOf(job);
   const left = loadWhole(job, x);
   const right = loadWhole(job, y);
   const origin = job.baseIndex === undefined ? undefined : loadWhole(job, job.baseIndex);

@@ -2,6 +2,7 @@ import { kthLargestMagnitude, type MagnitudeRank } from "../../tensors/magnitude
 import { forEachBlock, scratchBlock, withScratch } from "../blocks.ts";
 import type { MergeMethod, TensorJob } from "../method.ts";
 import { baseOf, expertsOf, globalParameter } from "../task-vectors.ts";
+import { fullStrength } from "../whole-tensors.ts";
 import { extensionLambda, extensionScale, flag, int8Mask } from "./parameters.ts";
 
 /** mergekit takes equal shares below this sum of mean squares, and divides by no smaller sum of shares. */
@@ -35,6 +36,10 @@ export const sce: MergeMethod = {
     flag(int8Mask.name, false, int8Mask.description),
     extensionLambda,
   ],
+  basis(job) {
+    const key = `sce ${globalParameter(job, "select_topk")} ${job.compat}`;
+    return fullStrength(job, key, extensionScale(job), (full) => sce.merge(full));
+  },
   merge(job) {
     const selection = selectVariance(job, globalParameter(job, "select_topk"));
     const shares = sharesOf(job, selection);
