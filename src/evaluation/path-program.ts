@@ -25,7 +25,7 @@ import {
   scalarTensor,
   toNativeFeeds,
 } from "./piece-session.ts";
-import { type PieceWeights, pieceWeights, weightsOfPiece } from "./piece-weights.ts";
+import { feedNames, type PieceWeights, pieceWeights, weightsOfPiece } from "./piece-weights.ts";
 import type { Program } from "./program.ts";
 import { type Feeds, type Outputs, outputTensor } from "./session.ts";
 import { type CacheCounts, StateCache } from "./state-cache.ts";
@@ -79,7 +79,9 @@ const scaleInput = "mendel.scale";
  * @throws MendelError `unsupported` when the graph has no blocks that can be cut; `mismatch` when cut and whole differ
  */
 export async function openPathProgram(options: PathOptions): Promise<PathProgram> {
-  const cut = findBlocks(weightedGraph(options.graph, namesToFeed(options)));
+  const cut = findBlocks(
+    weightedGraph(options.graph, feedNames(options.graph, options.names.values())),
+  );
   const weights = pieceWeights({ ...options, reader: options.graph });
   const whole = await openWhole(cut, weights, options.owner);
   const types = typesOf(cut, whole);
@@ -232,17 +234,6 @@ function walkOf(recipe: Recipe, { inputs }: PathOptions, blocks: number): Walk |
   }
   const outer = path.outer === undefined ? undefined : modelIdOf(path.outer);
   return { outer: { embedding: outer ?? first.model, head: outer ?? last.model }, steps };
-}
-
-/** Weights that models share with the graph, under the graph's names, and the graph's other weights. */
-function namesToFeed({ graph, names }: PathOptions): string[] {
-  const fed = new Set(names.values());
-  const stored = new Set([...fed].map((name) => graph.find(name)?.storedName));
-  for (const weight of graph.tensors.values()) {
-    const float = ["f32", "f64", "f16", "bf16"].includes(weight.dtype);
-    if (float && !fed.has(weight.name) && !stored.has(weight.storedName)) fed.add(weight.name);
-  }
-  return [...fed];
 }
 
 /** The owner's model in one piece, with the values that cross cuts among its outputs. */

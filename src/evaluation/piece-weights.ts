@@ -6,7 +6,7 @@ import { type CompiledRecipe, compileRecipe } from "../merge/compile.ts";
 import { kernelBytesFor, materializeTensor, type WeightSource } from "../merge/materialize.ts";
 import type { MergeInputs } from "../merge/plan.ts";
 import type { Recipe } from "../recipes/recipe.ts";
-import { dtypeBytes } from "../tensors/dtype.ts";
+import { dtypeBytes, isFloat } from "../tensors/dtype.ts";
 import type { Kernels } from "../tensors/kernels.ts";
 import { createKernels } from "../tensors/wasm-kernels.ts";
 
@@ -17,8 +17,6 @@ export interface PieceWeightsOptions {
   readonly source: WeightSource;
   /** Planned tensor name → name in the graph. */
   readonly names: ReadonlyMap<string, string>;
-  /** Whose values take the place of weights that no model of the plan has. */
-  readonly owner: string;
 }
 
 /** Fills the weights of a piece with those of any model. */
@@ -139,6 +137,16 @@ function narrowed({ dtype }: FedTensor, values: Float32Array, kernels: Kernels):
   const bytes = kernels.bytes(2 * values.length);
   kernels.narrow(dtype, values, bytes);
   return new Uint16Array(bytes.buffer, bytes.byteOffset, values.length);
+}
+
+/** Names of all float weights of a graph: those that models share with it as they call them, the others as it does. */
+export function feedNames(graph: OnnxReader, shared: Iterable<string>): string[] {
+  const fed = new Set(shared);
+  const stored = new Set([...fed].map((name) => graph.find(name)?.storedName));
+  for (const { name, dtype, storedName } of graph.tensors.values()) {
+    if (isFloat(dtype) && !fed.has(name) && !stored.has(storedName)) fed.add(name);
+  }
+  return [...fed];
 }
 
 /** The weights of a piece, in order of role. */

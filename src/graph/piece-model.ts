@@ -28,7 +28,12 @@ export interface ValueType {
 
 /** A node of the new model: as it is in the graph, with other names for its values where `rename` has one, or a new one. */
 export type PieceNode =
-  | { readonly node: OnnxNode; readonly rename?: ReadonlyMap<string, string> }
+  | {
+      readonly node: OnnxNode;
+      readonly rename?: ReadonlyMap<string, string>;
+      /** The node's own name among renamed values; default: none. */
+      readonly name?: string;
+    }
   | NodeSpec;
 
 /** A weight of the new model and where its elements will be. */
@@ -112,7 +117,7 @@ function unchanged(tensor: OnnxTensor): Piece[] {
 
 function nodeBody(entry: PieceNode): Piece[] {
   if (!("node" in entry)) return [encodeNode(entry)];
-  const { node, rename } = entry;
+  const { node, rename, name } = entry;
   if (rename === undefined) return node.fields.map(({ start, end }) => ({ start, end }));
   const renamed = (name: string): string => rename.get(name) ?? name;
   const kept = node.fields.filter(
@@ -120,8 +125,9 @@ function nodeBody(entry: PieceNode): Piece[] {
       number !== nodeField.input && number !== nodeField.output && number !== nodeField.name,
   );
   return [
-    ...node.inputs.map((name) => encodeBytes(nodeField.input, renamed(name))),
-    ...node.outputs.map((name) => encodeBytes(nodeField.output, renamed(name))),
+    ...node.inputs.map((input) => encodeBytes(nodeField.input, renamed(input))),
+    ...node.outputs.map((output) => encodeBytes(nodeField.output, renamed(output))),
+    ...(name === undefined ? [] : [encodeBytes(nodeField.name, name)]),
     ...kept.map(({ start, end }) => ({ start, end })),
   ];
 }

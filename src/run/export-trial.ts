@@ -1,4 +1,5 @@
-import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, extname, join, relative, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
 import { sha256 } from "../base/hash.ts";
@@ -10,6 +11,8 @@ import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import { openOnnx } from "../formats/onnx/open-onnx.ts";
 import { compileRecipe } from "../merge/compile.ts";
 import { type Coverage, coverageOf } from "../merge/coverage.ts";
+import { foldScales } from "../recipes/fold-scales.ts";
+import { type LayerPath, layerPathOf } from "../recipes/layer-path.ts";
 import { mapModelRefs } from "../recipes/map-model-refs.ts";
 import type { Recipe, RecipeDtype } from "../recipes/recipe.ts";
 import { writeRecipe } from "../recipes/write.ts";
@@ -23,6 +26,7 @@ import { restoreExperiment } from "./experiment.ts";
 import { modelCard } from "./model-card.ts";
 import { type PreparedExperiment, prepareExperiment } from "./prepare.ts";
 import { type OutputFormat, type WrittenFile, writeModel } from "./write-model.ts";
+import { writePath } from "./write-path.ts";
 
 export interface ExportOptions {
   readonly db: string;
@@ -177,13 +181,18 @@ function lineageText(store: RunStore, run: RunRow, trial: TrialDetail): string {
   )}\n`;
 }
 
-/** Loads the written weights again and scores them on every split the trial has scores for. */
+/**
+ * Loads the written weights again and scores them on every split the trial has scores for.
+ *
+ * @param runs the graph for weights without one; default: the search's
+ */
 async function verify(
   prepared: PreparedExperiment,
   trial: TrialDetail,
   written: string,
+  runs?: string,
 ): Promise<VerifiedScore[]> {
-  const graph = prepared.plan.models[prepared.plan.graph]?.path ?? prepared.plan.graph;
+  const graph = runs ?? prepared.plan.models[prepared.plan.graph]?.path ?? prepared.plan.graph;
   const models = { ...prepared.plan.models, exported: { path: written } };
   const executor = await createExecutor(
     {
@@ -257,6 +266,13 @@ function agree({ stored, measured }: VerifiedScore): boolean {
   );
 }
 
+/** A norm's epsilon sees the size of the hidden state, which folded factors leave out. */
+const FOLDED_TOLERANCE = 1e-3;
+
+function nearlyAgree({ stored, measured }: VerifiedScore): boolean {
+  return measured !== undefined && Math.abs(measured - stored) <= FOLDED_TOLERANCE;
+}
+
 /** The path that opens as the written model: the folder for `hf`, else the weights file. */
 function openable(files: readonly WrittenFile[], format: OutputFormat, out: string): string {
   if (format === "hf") return out;
@@ -328,29 +344,42 @@ async function writeAndVerify(
   const format = formatOf(options, prepared);
   const dtype = options.dtype ?? "float32";
   const recipe: Recipe = { ...trial.recipe, outDtype: dtype };
+  const walk = plan.program === "path" ? layerPathOf(recipe) : undefined;
+  const asWeights = walk === undefined ? recipe : asPassthrough(recipe, prepared, format);
   const identities = new Map(Object.entries(plan.identities ?? {}));
-  const compiled = compileRecipe(recipe, { ...match.plan, identities });
+  const compiled = compileRecipe(asWeights, { ...match.plan, identities });
   mkdirSync(out, { recursive: true });
   const reference = prepared.experiment.base ?? (prepared.experiment.models[0]?.id as string);
-  const weights = await writeModel({
-    compiled,
-    source: models,
-    format,
-    out,
-    shardBytes: options.shardBytes,
-    graph: format === "onnx" ? graphOf(prepared) : undefined,
-    donor: [reference, ...models.readers.keys()]
-      .map((id) => models.require(id))
-      .find(({ format: kind }) => kind === "hf"),
-  });
-  const verified = await verify(prepared, trial, openable(weights, format, out));
-  const agrees = verified.every(agree);
+  const weights =
+    walk !== undefined && format === "onnx"
+      ? await writeWalk(prepared, walk, out, dtype)
+      : await writeModel({
+          compiled,
+          source: models,
+          format,
+          out,
+          shardBytes: options.shardBytes,
+          graph: format === "onnx" ? graphOf(prepared) : undefined,
+          donor: [reference, ...models.readers.keys()]
+            .map((id) => models.require(id))
+            .find(({ format: kind }) => kind === "hf"),
+        });
+  const written = openable(weights, format, out);
+  const verified =
+    walk !== undefined && format !== "onnx"
+      ? await verifyWalk(prepared, trial, written, layerPathOf(asPlainWalk(asWeights)) ?? walk)
+      : await verify(prepared, trial, written);
+  const folded = asWeights !== recipe && walk?.steps.some(({ scale }) => scale !== 1) === true;
+  const agrees = verified.every(folded ? nearlyAgree : agree);
   const recipeText = writeRecipe(recipeWithPaths(recipe, prepared, out), {
     comment: recipeComment(run, trial, prepared),
   });
   const files = [
     ...weights,
     writeText(out, "recipe.yml", recipeText),
+    ...(asWeights === recipe || format === "onnx"
+      ? []
+      : [writeText(out, "mergekit.yml", writeRecipe(recipeWithPaths(asWeights, prepared, out)))]),
     writeText(out, "README.md", modelCard({ run, trial, prepared, verified, format, dtype })),
     writeText(out, "lineage.json", lineageText(store, run, trial)),
   ];
@@ -359,6 +388,83 @@ async function writeAndVerify(
     .join("");
   files.push(writeText(out, "SHA256SUMS", sums));
   return { files, coverage: coverageOf(match), verified, agrees, warnings: compiled.warnings };
+}
+
+/**
+ * The recipe that makes a walk's weights: the walk itself, or for files that hold weights only a `passthrough` recipe with
+ * the factors folded in.
+ *
+ * @throws MendelError `unsupported` when the format cannot express the walk
+ */
+function asPassthrough(
+  recipe: Recipe,
+  { match }: PreparedExperiment,
+  format: OutputFormat,
+): Recipe {
+  const folded = foldScales(
+    recipe,
+    match.plan.tensors.map(({ name }) => name),
+  );
+  if (typeof folded !== "string") return folded;
+  if (format === "onnx") return recipe;
+  throw new MendelError("unsupported", `${format} cannot hold this walk: ${folded}`, {
+    hint: "export it as onnx, which can",
+  });
+}
+
+/** The same layers in order, each on its own, all factors left out. */
+function asPlainWalk({ body, ...rest }: Recipe): Recipe {
+  if (body.kind !== "slices") throw new Error("a walk has slices");
+  const slices = body.slices.map(({ sources }) => ({
+    sources: sources.map((source) => ({ ...source, parameters: {} })),
+    parameters: {},
+  }));
+  return { ...rest, body: { kind: "slices", slices } };
+}
+
+/** @throws MendelError `unsupported` for another element type than the graph's */
+function writeWalk(
+  prepared: PreparedExperiment,
+  path: LayerPath,
+  out: string,
+  dtype: RecipeDtype,
+  share = true,
+): Promise<WrittenFile[]> {
+  if (dtype !== "float32") {
+    throw new MendelError(
+      "unsupported",
+      `a walk is exported in the graph's own types, not ${dtype}`,
+      {
+        hint: "leave --dtype out",
+      },
+    );
+  }
+  const { plan, models, match } = prepared;
+  return writePath({
+    path,
+    graph: graphOf(prepared).reader,
+    graphId: models.readers.has(plan.graph) ? plan.graph : undefined,
+    inputs: match.plan,
+    source: models,
+    out,
+    share,
+  });
+}
+
+/** Scores written weights in a graph of as many layers, which exists for that long only. */
+async function verifyWalk(
+  prepared: PreparedExperiment,
+  trial: TrialDetail,
+  written: string,
+  path: LayerPath,
+): Promise<VerifiedScore[]> {
+  const folder = mkdtempSync(join(tmpdir(), "mendel-graph-"));
+  try {
+    await writeWalk(prepared, path, folder, "float32", false);
+    return await verify(prepared, trial, written, join(folder, "model.onnx"));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 function graphOf({ plan, models, match }: PreparedExperiment) {

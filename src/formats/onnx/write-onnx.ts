@@ -23,13 +23,14 @@ import {
   type WeightPlan,
 } from "./rewrite-model.ts";
 import { transposeBytes } from "./tensor-bytes.ts";
+import type { ByteSource } from "./wire.ts";
 
 /** A single file must stay below 2 GiB; this leaves room for readers with stricter limits. */
 export const maxSingleFileBytes = 1_900_000_000;
 /** Tensors below this stay in the model file even when data is external; readers need small ones at once. */
-const minExternalBytes = 1024;
+export const minExternalBytes = 1024;
 /** Page size: aligned tensors can be mapped from the data file. */
-const alignment = 4096;
+export const alignment = 4096;
 
 /** New values of a weight, in logical layout. */
 export interface WeightSource {
@@ -199,9 +200,13 @@ function realPath(path: string): string {
   }
 }
 
-/** Writes all files beside their places, then gives them their names, the data file first. */
-async function publish(
-  reader: OnnxReader,
+/**
+ * Writes all files beside their places, then gives them their names, the data file (listed first) first.
+ *
+ * @param reader spans among the pieces are positions in its source
+ */
+export async function publish(
+  reader: { readonly graph: { readonly source: ByteSource } },
   files: readonly { readonly path: string; readonly pieces: readonly Piece[] }[],
 ): Promise<readonly WrittenFile[]> {
   const open: AtomicFile[] = [];
