@@ -55,11 +55,13 @@ const stackName = "stack.bin";
 /** Changes whenever the same inputs give other files. */
 const layoutVersion = 1;
 /**
- * Models that are stored in 16 bits stay so in the stack when it would be larger than this in float32: widening costs more
- * time than memory bandwidth saves, so it must be worth the memory.
+ * Models that are stored in 16 bits stay so in the stack when it would be larger than this in float32: widening takes a fifth
+ * more time than the bandwidth it saves, so it must be worth the memory.
  */
 const maxFloat32StackBytes = 2 ** 30;
 
+/** Parts of a tensor exist twice while they are put together: above this, float32 without parts costs less private memory. */
+const MAX_GLUED_BYTES = 64 * 2 ** 20;
 /** Derived entries of all structural choices beyond this are not worth their disk: such recipes go through a slab. */
 const MAX_DERIVED_BYTES = 4 * 2 ** 30;
 /** So few samples may each ask for something else and still be all there are. */
@@ -238,8 +240,10 @@ function storedDtypes(rows: readonly PlannedRow[], source: WeightSource): readon
     0,
   );
   const wide = elements * dtypeBytes.f32 <= maxFloat32StackBytes;
-  return rows.map(({ entries }): StackDtype => {
-    if (wide || entries.some(({ entry }) => entry.derived !== undefined)) return "f32";
+  return rows.map(({ planned, entries }): StackDtype => {
+    const glued = elementCount(planned.shape) * dtypeBytes.f32;
+    if (wide || glued > MAX_GLUED_BYTES || entries.some(({ entry }) => entry.derived !== undefined))
+      return "f32";
     const dtypes = new Set(
       entries.map(({ entry }) => source.dtypeOf(entry.source.modelId, entry.source.tensor.name)),
     );

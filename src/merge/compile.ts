@@ -145,7 +145,7 @@ function narrowInput(dtype: RecipeDtype | undefined): "f16" | "bf16" | undefined
 
 /** Every model of the recipe must be one of the plan's: a wrong id would otherwise look like a model without tensors. */
 function checkModels(recipe: Recipe, inputs: MergeInputs): void {
-  const known = new Set(inputs.tensors.flatMap(({ sources }) => [...sources.keys()]));
+  const known = modelsOf(inputs);
   const { body } = recipe;
   const used =
     body.kind === "models"
@@ -165,6 +165,17 @@ function checkModels(recipe: Recipe, inputs: MergeInputs): void {
       where: { key: "models" },
     });
   }
+}
+
+/** A search compiles thousands of recipes against one plan. */
+const knownModels = new WeakMap<MergeInputs["tensors"], ReadonlySet<string>>();
+
+function modelsOf({ tensors }: MergeInputs): ReadonlySet<string> {
+  const known = knownModels.get(tensors);
+  if (known !== undefined) return known;
+  const models = new Set(tensors.flatMap(({ sources }) => [...sources.keys()]));
+  knownModels.set(tensors, models);
+  return models;
 }
 
 /** mergekit's rules on the number of models and the base, per section. */
