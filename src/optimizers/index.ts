@@ -3,6 +3,7 @@ import type { Genome } from "../base/genome.ts";
 import type { Json } from "../base/json.ts";
 import { suggestion } from "../base/suggest.ts";
 import { cmaEs } from "./cma-es.ts";
+import { cmaEsMargin } from "./cma-es-margin.ts";
 import { naturalNiches } from "./natural-niches.ts";
 import type { Optimizer, OptimizerDefinition, OptimizerProblem } from "./optimizer.ts";
 import { random } from "./random.ts";
@@ -13,6 +14,7 @@ import { completeSettings } from "./settings.ts";
 export const optimizers = {
   random,
   cma_es: cmaEs,
+  cma_es_margin: cmaEsMargin,
   natural_niches: naturalNiches,
 } as const satisfies Record<string, OptimizerDefinition>;
 
