@@ -67,8 +67,9 @@ export async function startRun(options: StartOptions): Promise<RunSummary> {
   const experiment = loadExperiment(options.experiment, options.set);
   const prepared = await prepareExperiment(experiment);
   const executor = await startExecutor(prepared, options.workers ?? experiment.workers, undefined);
-  const store = RunStore.open(options.db);
+  let store: RunStore | undefined;
   try {
+    store = RunStore.open(options.db);
     const run = store.createRun({
       experiment: experiment.name,
       ...(options.name === undefined ? {} : { name: options.name }),
@@ -94,7 +95,8 @@ export async function startRun(options: StartOptions): Promise<RunSummary> {
     );
   } finally {
     await executor.close();
-    store.close();
+    store?.close();
+    prepared.models.close();
   }
 }
 
@@ -127,6 +129,7 @@ export async function resumeRun(options: ResumeOptions): Promise<RunSummary> {
       );
     } finally {
       await executor.close();
+      prepared.models.close();
     }
   } finally {
     store.close();
