@@ -1,30 +1,24 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, extname, join, relative, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
-import { sha256 } from "../base/hash.ts";
-import { packageVersion } from "../base/package.ts";
-import { createExecutor } from "../evaluation/create-executor.ts";
-import type { EvaluatorResult, Split } from "../evaluation/executor.ts";
-import { writeFileAtomically } from "../formats/atomic-file.ts";
 import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import { openOnnx } from "../formats/onnx/open-onnx.ts";
 import { compileRecipe } from "../merge/compile.ts";
 import { type Coverage, coverageOf } from "../merge/coverage.ts";
 import { foldScales } from "../recipes/fold-scales.ts";
 import { type LayerPath, layerPathOf } from "../recipes/layer-path.ts";
-import { mapModelRefs } from "../recipes/map-model-refs.ts";
 import type { Recipe, RecipeDtype } from "../recipes/recipe.ts";
 import { writeRecipe } from "../recipes/write.ts";
 import { findTrial } from "../store/find.ts";
-import { lineage } from "../store/lineage.ts";
 import { type TrialDetail, trialDetail } from "../store/queries.ts";
 import type { RunRow } from "../store/rows.ts";
 import { RunStore } from "../store/run-store.ts";
-import { singleModelRecipe } from "./baselines.ts";
 import { restoreExperiment } from "./experiment.ts";
+import { lineageText, recipeComment, recipeWithPaths, writeText } from "./export-files.ts";
 import { modelCard } from "./model-card.ts";
 import { type PreparedExperiment, prepareExperiment } from "./prepare.ts";
+import { agree, nearlyAgree, openable, type VerifiedScore, verify } from "./verify-export.ts";
 import { type OutputFormat, type WrittenFile, writeModel } from "./write-model.ts";
 import { writePath } from "./write-path.ts";
 
@@ -40,15 +34,6 @@ export interface ExportOptions {
   readonly shardBytes?: number | undefined;
 }
 
-/** One score, as recorded by the search and as measured on the written files. */
-export interface VerifiedScore {
-  readonly evaluator: string;
-  readonly metric: string;
-  readonly split: Split;
-  readonly stored: number;
-  readonly measured: number | undefined;
-}
-
 export interface ExportResult {
   readonly trial: string;
   readonly files: readonly WrittenFile[];
@@ -59,13 +44,6 @@ export interface ExportResult {
   readonly warnings: readonly string[];
   readonly seconds: number;
   readonly peakRssBytes: number;
-}
-
-/** Relative agreement of losses between two ways to run the same float32 weights. */
-const TOLERANCE = 1e-5;
-
-function isOnnx(path: string): boolean {
-  return extname(path) === ".onnx";
 }
 
 /** As asked for; else the format of the base (or the first model): a search over folders ends in a folder. */
@@ -107,178 +85,6 @@ function foreignFiles(folder: string): string[] {
   if (!statSync(folder).isDirectory()) return [];
   const names = readdirSync(folder);
   return names.includes("lineage.json") ? [] : names.slice(0, 3);
-}
-
-/** The recipe with models by path, as mergekit reads it. */
-function recipeWithPaths(recipe: Recipe, prepared: PreparedExperiment, out: string): Recipe {
-  const places = new Map(prepared.experiment.models.map((model) => [model.id, model]));
-  const spell = (path: string): string => {
-    const near = relative(out, path);
-    return near.startsWith("../../..") || near.startsWith("/") ? path : near;
-  };
-  return mapModelRefs(recipe, (ref) => {
-    const model = places.get(ref.model);
-    if (model === undefined) return ref;
-    const below = model.base === undefined ? undefined : places.get(model.base);
-    if (below === undefined) return { model: spell(model.path) };
-    return { model: spell(below.path), lora: spell(model.path) };
-  });
-}
-
-/** What a recipe file says about itself: run, trial, scores, digests, version. */
-function recipeComment(run: RunRow, trial: TrialDetail, prepared: PreparedExperiment): string {
-  const scores = Object.entries(trial.scores).flatMap(([evaluator, metrics]) =>
-    Object.entries(metrics).flatMap(([metric, splits]) =>
-      Object.entries(splits).map(
-        ([split, score]) => `  ${evaluator} ${metric} ${split}: ${score?.value ?? score?.kind}`,
-      ),
-    ),
-  );
-  const digests = prepared.inputs
-    .filter(({ role }) => role.startsWith("model:"))
-    .map(
-      ({ role, path, sha256: digest }) => `  ${role.split(":")[1]}: ${basename(path)} ${digest}`,
-    );
-  return [
-    `Made by mendel ${packageVersion()}, run ${run.name}, trial ${trial.number}.`,
-    `recipe sha256 ${trial.recipeSha256}`,
-    ...(trial.weightsSha256 === undefined ? [] : [`weights sha256 ${trial.weightsSha256}`]),
-    "models:",
-    ...digests,
-    "scores:",
-    ...scores,
-  ].join("\n");
-}
-
-function writeText(folder: string, name: string, text: string): WrittenFile {
-  const path = join(folder, name);
-  writeFileAtomically(path, text);
-  return { path, bytes: Buffer.byteLength(text), sha256: sha256(text) };
-}
-
-/** Ancestors of the trial and what the search was, for people and for `mendel evaluate`. */
-function lineageText(store: RunStore, run: RunRow, trial: TrialDetail): string {
-  const tree = lineage(store.database, run, trial.trialId, { direction: "ancestors" });
-  return `${JSON.stringify(
-    {
-      run: run.name,
-      trial: trial.number,
-      mendel: run.codeVersion,
-      seed: run.seed,
-      experiment: { file: run.experimentPath, given: JSON.parse(run.configGiven) as unknown },
-      genes: trial.genes,
-      nodes: tree.nodes.map(({ number, ref, operator, fitness, label }) => ({
-        number,
-        trial: ref,
-        operator,
-        fitness,
-        label,
-      })),
-      edges: tree.edges,
-    },
-    null,
-    2,
-  )}\n`;
-}
-
-/**
- * Loads the written weights again and scores them on every split the trial has scores for.
- *
- * @param runs the graph for weights without one; default: the search's
- */
-async function verify(
-  prepared: PreparedExperiment,
-  trial: TrialDetail,
-  written: string,
-  runs?: string,
-): Promise<VerifiedScore[]> {
-  const graph = runs ?? prepared.plan.models[prepared.plan.graph]?.path ?? prepared.plan.graph;
-  const models = { ...prepared.plan.models, exported: { path: written } };
-  const executor = await createExecutor(
-    {
-      models: agreementModels(prepared, models),
-      graph: isOnnx(written) ? written : graph,
-      evaluators: prepared.evaluators,
-      freeze: [],
-    },
-    { workers: 1 },
-  );
-  try {
-    const scores: VerifiedScore[] = [];
-    for (const split of ["search", "validation", "test"] as const) {
-      const evaluators = prepared.evaluators.map(({ name }) => name);
-      if (!evaluators.every((name) => hasScores(trial, name, split))) continue;
-      const recipe = singleModelRecipe("exported", { seed: 0, freeze: [] });
-      const outcome = await executor.evaluate({ id: written, recipe, evaluators, split });
-      if (outcome.state === "failed") {
-        throw new MendelError(
-          "internal",
-          `the exported model cannot be scored: ${outcome.message}`,
-        );
-      }
-      scores.push(...compareScores(trial, outcome.results, split));
-    }
-    return scores;
-  } finally {
-    await executor.close();
-  }
-}
-
-/** Only the exported model, and the teachers that agreement evaluators need. */
-function agreementModels(
-  prepared: PreparedExperiment,
-  models: PreparedExperiment["plan"]["models"],
-) {
-  const teachers = prepared.evaluators.flatMap(({ teacher }) =>
-    teacher?.kind === "model" ? [teacher.at] : [],
-  );
-  const needed = new Set(["exported", ...teachers]);
-  for (const id of [...needed]) {
-    const base = models[id]?.base;
-    if (base !== undefined) needed.add(base);
-  }
-  return Object.fromEntries(Object.entries(models).filter(([id]) => needed.has(id)));
-}
-
-function hasScores(trial: TrialDetail, evaluator: string, split: Split): boolean {
-  return Object.values(trial.scores[evaluator] ?? {}).some(
-    (bySplit) => bySplit[split] !== undefined,
-  );
-}
-
-function compareScores(
-  trial: TrialDetail,
-  results: readonly EvaluatorResult[],
-  split: Split,
-): VerifiedScore[] {
-  return results.flatMap(({ evaluator, metrics }) =>
-    metrics.flatMap(({ metric, value }) => {
-      const stored = trial.scores[evaluator]?.[metric]?.[split]?.value;
-      return stored === undefined ? [] : [{ evaluator, metric, split, stored, measured: value }];
-    }),
-  );
-}
-
-function agree({ stored, measured }: VerifiedScore): boolean {
-  return (
-    measured !== undefined &&
-    Math.abs(measured - stored) <= TOLERANCE * Math.max(1, Math.abs(stored))
-  );
-}
-
-/** A norm's epsilon sees the size of the hidden state, which folded factors leave out. */
-const FOLDED_TOLERANCE = 1e-3;
-
-function nearlyAgree({ stored, measured }: VerifiedScore): boolean {
-  return measured !== undefined && Math.abs(measured - stored) <= FOLDED_TOLERANCE;
-}
-
-/** The path that opens as the written model: the folder for `hf`, else the weights file. */
-function openable(files: readonly WrittenFile[], format: OutputFormat, out: string): string {
-  if (format === "hf") return out;
-  const ending = format === "onnx" ? ".onnx" : ".safetensors";
-  const single = files.find(({ path }) => extname(path) === ending);
-  return files.some(({ path }) => path.endsWith(".index.json")) ? out : (single?.path ?? out);
 }
 
 /**

@@ -1,8 +1,8 @@
 import { packageVersion } from "../base/package.ts";
 import type { TrialDetail } from "../store/queries.ts";
 import type { RunRow } from "../store/rows.ts";
-import type { VerifiedScore } from "./export-trial.ts";
 import type { PreparedExperiment } from "./prepare.ts";
+import type { VerifiedScore } from "./verify-export.ts";
 
 export interface ModelCardFacts {
   readonly run: RunRow;

@@ -1,4 +1,5 @@
-import { exportTrial, type VerifiedScore } from "../../run/export-trial.ts";
+import { exportTrial } from "../../run/export-trial.ts";
+import type { VerifiedScore } from "../../run/verify-export.ts";
 import { formatBytes, formatTable } from "../table.ts";
 import type { Verb } from "../verb.ts";
 import { outputOptions } from "./merge.ts";
