@@ -58,7 +58,7 @@ export function deltaMatrices(job: TensorJob, shape: MatrixShape): readonly (Mat
 /** The `count` leading singular triplets of a task vector. */
 export function leadingTriplets(delta: Matrix, count: number): SingularTriplets {
   const side = Math.min(delta.rows, delta.columns);
-  if (side > projectedSide && count <= side / 4) return randomizedTriplets(delta, count);
+  if (side > projectedSide && count <= side / 8) return randomizedTriplets(delta, count);
   return singularTriplets(delta, count);
 }
 

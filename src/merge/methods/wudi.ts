@@ -147,13 +147,14 @@ function wudiParts(job: TensorJob): readonly (Matrix | undefined)[] {
     const at = t++;
     const block = (x: Matrix): Matrix => rowsOf(x, at * shape.rows, (at + 1) * shape.rows);
     const unit = units[at]!;
-    // τ_t·f(C) and τ_t·(f/λ)(C), both divided by ‖τ_t‖.
-    const taken = dual ? block(onPassed) : multiply(unit, onPassed);
-    const solved = dual ? block(onInverse) : multiply(unit, onInverse);
-    const change = multiply(rowGram(unit), solved);
-    addScaled(change, -1, taken);
+    // With u = τ_t/‖τ_t‖: u·uᵀ·u·(f/λ)(C) − u·f(C), through K or through C.
+    const change = multiply(
+      dual ? rowGram(unit) : columnGram(unit),
+      dual ? block(onInverse) : onInverse,
+    );
+    addScaled(change, -1, dual ? block(onPassed) : onPassed);
     const part = matrixOf(shape.rows, shape.columns, delta.values.slice());
-    addScaled(part, norms[at]!, dual ? multiply(change, stack) : change);
+    addScaled(part, norms[at]!, dual ? multiply(change, stack) : multiply(unit, change));
     return part;
   });
 }
