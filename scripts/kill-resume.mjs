@@ -1,6 +1,6 @@
 // Kills one search with SIGKILL at many moments, resumes it each time, and compares it with a search that was left alone.
 //
-//   node scripts/kill-resume.mjs [experiment.yml] [--kills 50] [--seed 1] [--budget 60]
+//   node scripts/kill-resume.mjs [experiment.yml] [--kills 50] [--seed 1] [--budget 60] [--program basis]
 //
 // Without an experiment it searches over the digit models, with an evaluator that counts how often it is called. Prints one
 // JSON object; ends with 1 when anything differs. Linux only: it looks for surviving processes in /proc.
@@ -34,6 +34,8 @@ const { values, positionals } = parseArgs({
     kills: { type: "string", default: "50" },
     seed: { type: "string", default: "1" },
     budget: { type: "string", default: "60" },
+    // Fixed, because what two searches measure at their start may differ, and with it how they run candidates.
+    program: { type: "string", default: "basis" },
   },
 });
 const wantedKills = Number(values.kills);
@@ -179,7 +181,12 @@ async function survivors(group) {
 
 const experiment = positionals[0] === undefined ? countingExperiment() : resolve(positionals[0]);
 const common = ["--workers", String(WORKERS), "--quiet"];
-const settings = [`--set=budget={ evaluations: ${budget} }`, "--name", RUN];
+const settings = [
+  `--set=budget={ evaluations: ${budget} }`,
+  `--set=program=${values.program}`,
+  "--name",
+  RUN,
+];
 const startArgs = (db) => ["run", experiment, ...settings, "--db", db, ...common];
 const resumeArgs = (db) => ["resume", RUN, "--db", db, ...common];
 

@@ -6,6 +6,7 @@ import {
   digitsExperiment,
   digitsModels,
   projectFile,
+  tinylmExperiment,
   writeExperiment,
 } from "../support/experiment-files.ts";
 import { mendelJson } from "../support/mendel-process.ts";
@@ -37,10 +38,12 @@ function expectFinished(summary: Summary, evaluations: number): void {
 }
 
 /** What a space needs besides the digit models. */
-const fittings: Readonly<Record<string, object>> = {
+const fittings: Readonly<Record<string, Record<string, unknown>>> = {
   "natural-niches": { optimizer: { name: "natural_niches", archive: 6 } },
   // Exactly two models.
   "slerp-layers": { models: two("rotate", "invert"), base: "rotate" },
+  // Models with layers of one shape.
+  "layer-paths": tinylmExperiment({ optimizer: "cma_es_margin" }),
 };
 
 function two(...names: readonly string[]): Record<string, string> {
@@ -50,11 +53,10 @@ function two(...names: readonly string[]): Record<string, string> {
 describe("every shipped search space", () => {
   it.each(namesIn("search-spaces"))("%s is searched", async (space) => {
     const folder = temporaryFolder();
-    const budget = { evaluations: 8 };
-    const { optimizer = "cma_es", ...rest } = { ...fittings[space] } as { optimizer?: unknown };
+    const tiny = { budget: { evaluations: 8 }, finalists: 2, optimizer: "cma_es" };
     const file = writeExperiment(
       folder,
-      digitsExperiment({ space, budget, finalists: 2, optimizer, ...rest }),
+      digitsExperiment({ ...tiny, ...fittings[space], space, program: "auto" }),
     );
     const summary = await mendelJson<Summary>(["run", file, "--db", join(folder, "a.sqlite")]);
     expectFinished(summary, 8);

@@ -31,7 +31,10 @@ export function digitsModels(): Record<string, string> {
   };
 }
 
-/** A small search over the digit models that is over within a second or two. */
+/**
+ * A small search over the digit models that is over within a second or two. The program is named, because two searches may
+ * measure differently which one is faster, and then their evaluation keys differ.
+ */
 export function digitsExperiment(changes: object = {}): Record<string, unknown> {
   return {
     models: digitsModels(),
@@ -40,6 +43,7 @@ export function digitsExperiment(changes: object = {}): Record<string, unknown> 
     evaluate: ["digits-rotate", "digits-invert"],
     optimizer: { name: "cma_es", sigma: 0.15, population: 6 },
     budget: { evaluations: 24 },
+    program: "basis",
     seed: 7,
     workers: 2,
     ...changes,
