@@ -1,5 +1,6 @@
 import { MendelError } from "../base/errors.ts";
 import { suggestion } from "../base/suggest.ts";
+import type { Split } from "../evaluation/executor.ts";
 
 /** Parsers for commander's options: what they throw names the option, what arrived and what was expected. */
 
@@ -24,3 +25,14 @@ export function oneOf<T extends string>(option: string, words: readonly T[]): (t
 }
 
 export const splitNames = ["search", "validation", "test"] as const;
+
+const splits = ["search", "validation", "test"] as const satisfies readonly Split[];
+
+/** @throws MendelError `usage` for a word that is no split */
+export function splitOf(value: unknown): Split {
+  const split = splits.find((candidate) => candidate === value);
+  if (split !== undefined) return split;
+  throw new MendelError("usage", `--split does not know "${value}"`, {
+    hint: suggestion(String(value), splits),
+  });
+}

@@ -237,7 +237,11 @@ function walkOf(recipe: Recipe, { inputs }: PathOptions, blocks: number): Walk |
 }
 
 /** The owner's model in one piece, with the values that cross cuts among its outputs. */
-function openWhole(cut: GraphCut, weights: PieceWeights, owner: string): Promise<PieceSession> {
+export function openWhole(
+  cut: GraphCut,
+  weights: PieceWeights,
+  owner: string,
+): Promise<PieceSession> {
   const { graph } = cut;
   const all = [...graph.weights.values()];
   const outputs = new Set([

@@ -1,19 +1,7 @@
-import { MendelError } from "../../base/errors.ts";
-import { suggestion } from "../../base/suggest.ts";
-import type { Split } from "../../evaluation/executor.ts";
 import { evaluateModel } from "../../run/evaluate-model.ts";
+import { splitOf } from "../option-parsers.ts";
 import { formatNumber, formatTable } from "../table.ts";
 import type { Verb } from "../verb.ts";
-
-const splits = ["search", "validation", "test"] as const satisfies readonly Split[];
-
-function splitOf(value: unknown): Split {
-  const split = splits.find((candidate) => candidate === value);
-  if (split !== undefined) return split;
-  throw new MendelError("usage", `--split does not know "${value}"`, {
-    hint: suggestion(String(value), splits),
-  });
-}
 
 export const evaluate: Verb = {
   examples: [
