@@ -1,7 +1,7 @@
 // Runs the tests on another Node: node scripts/test-node.mjs 22. The Node comes from npm (package node-<platform>-<arch>); the tests run in a
 // fresh copy of the tracked files, because native modules are built for one Node version.
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -16,6 +16,8 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const npm =
   process.env.npm_execpath ?? createRequire(import.meta.url).resolve("npm/bin/npm-cli.js");
 const folder = mkdtempSync(join(tmpdir(), `mendel-node${major}-`));
+// A test reads the project as a user without rights.
+chmodSync(folder, 0o755);
 
 /** Runs a script with a Node, in a folder. */
 function run(node, args, cwd, env) {
