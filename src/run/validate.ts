@@ -1,6 +1,7 @@
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { type ErrorCode, MendelError, messageOf } from "../base/errors.ts";
+import type { ProgramChoice } from "../evaluation/executor.ts";
 import { type Coverage, coverageOf } from "../merge/coverage.ts";
 import { recipeDigest } from "../recipes/canonical.ts";
 import { type Experiment, loadExperiment } from "./experiment.ts";
@@ -32,7 +33,7 @@ export interface ValidationReport {
   readonly coverage?: Coverage;
   readonly forecast?: Forecast;
   /** How candidates would be run. */
-  readonly program?: object;
+  readonly program?: ProgramChoice;
 }
 
 /** Resident memory of the coordinating process and an idle host: Node, ONNX Runtime, SQLite. */

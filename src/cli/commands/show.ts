@@ -35,6 +35,9 @@ function programText({ environment }: RunRow): string {
   const program = memberOf(choice, "program");
   if (typeof program !== "string") return "not recorded";
   const feed = memberOf(choice, "feed");
+  if (program === "basis") {
+    return `basis: sums inside the graph; what is no such sum goes through a slab, fed as ${feed}`;
+  }
   return typeof feed === "string" ? `${program}, weights fed as ${feed}` : program;
 }
 

@@ -1,4 +1,5 @@
 import { exitStatusOf } from "../../base/errors.ts";
+import type { ProgramChoice } from "../../evaluation/executor.ts";
 import { validate as check, type Problem } from "../../run/validate.ts";
 import type { Output } from "../output.ts";
 import { formatBytes, formatDuration } from "../table.ts";
@@ -7,6 +8,16 @@ import type { Verb } from "../verb.ts";
 function problemText(problem: Problem): string {
   const hint = problem.hint === undefined ? "" : `\n  hint: ${problem.hint}`;
   return `${problem.severity}: ${problem.message}${hint}`;
+}
+
+/** What runs the candidates, with the seconds that each way took in the probe. */
+function programText({ program, feed, probe }: ProgramChoice): string {
+  const seconds = (["basis", "inputs", "session"] as const).flatMap((way) => {
+    const measured = probe[way];
+    return measured === undefined ? [] : [`${way} ${measured.toPrecision(2)} s`];
+  });
+  const why = probe.noBasis === undefined ? "" : `; no basis: ${probe.noBasis}`;
+  return `${program}${program === "slab" ? `, fed as ${feed}` : ""} (${seconds.join(", ")}${why})`;
 }
 
 /** Validates and reports; shared with `run --dry-run`. @returns the exit status */
@@ -21,6 +32,7 @@ export async function validateExperiment(
     const { merged, copied, refused } = report.coverage;
     output.print(`tensors: ${merged} merged, ${copied} copied, ${refused.length} refused`);
   }
+  if (report.program !== undefined) output.print(`program: ${programText(report.program)}`);
   if (report.forecast !== undefined) {
     const { memoryBytes, diskBytes, secondsPerEvaluation, secondsTotal } = report.forecast;
     const total = secondsTotal === undefined ? "" : `, ${formatDuration(secondsTotal)} in all`;
