@@ -245,6 +245,20 @@ try {
     }
   }
 
+  const programOf = (path) => {
+    const environment = look(
+      path,
+      (d) => d.prepare("SELECT env_json FROM run").pluck().get(),
+      "{}",
+    );
+    const { program, feed, runtime } = JSON.parse(environment).program ?? {};
+    return JSON.stringify({ program, feed, runtime });
+  };
+  if (programOf(calm) !== programOf(db)) {
+    problems.push(
+      `the searches measured differently how to run candidates, so their evaluation keys differ: ${programOf(calm)} and ${programOf(db)}`,
+    );
+  }
   const story = (path) => look(path, (d) => dumpRun(d, RUN), undefined);
   const weights = (path) =>
     look(
