@@ -1,11 +1,11 @@
 import { MendelError } from "../base/errors.ts";
+import { buildOnnx } from "../formats/onnx/onnx-builder.ts";
 import type { OnnxReader } from "../formats/onnx/open-onnx.ts";
 import { findBlocks } from "../graph/blocks.ts";
 import type { GraphCut, GraphPiece } from "../graph/cut.ts";
 import {
   declaredTypes,
   layOutWeights,
-  type PieceNode,
   pieceModel,
   pieceWeightsName,
   type ValueType,
@@ -66,9 +66,6 @@ const CACHE_BYTES = 256 * 1024 * 1024;
 /** Largest difference between a model in one piece and the same model cut, relative to the largest number of an output. */
 const CUT_TOLERANCE = 1e-5;
 
-const hiddenInput = "mendel.hidden";
-const scaleInput = "mendel.scale";
-
 /**
  * The program of layer space: the model is cut once into embedding, blocks and head; every block of every model becomes a
  * session when it is first walked through, and a candidate is a list of them. No candidate merges or creates anything.
@@ -121,12 +118,12 @@ export async function openPathProgram(options: PathOptions): Promise<PathProgram
     for (let at = kept?.length ?? 0; at < steps.length; at++) {
       const step = steps[at]!;
       const block = await pieces.block(step.model, step.layer);
+      const entering =
+        step.scale === 1
+          ? state
+          : await pieces.scaled(state, scalarTensor(hidden.dtype, step.scale));
       const made = await block.run(
-        {
-          ...pick(values, cut.blocks[0]!.reads),
-          [hiddenInput]: state,
-          [scaleInput]: scalarTensor(hidden.dtype, step.scale),
-        },
+        { ...pick(values, cut.blocks[0]!.reads), [cut.boundaries[0]!]: entering },
         [cut.boundaries[1]!],
       );
       state = made[cut.boundaries[1]!]!;
@@ -295,7 +292,10 @@ function placed(like: readonly FedTensor[]) {
   }));
 }
 
-/** Element types of everything that crosses a cut, from the runtime; shapes are left open, because paths change nothing in them. */
+/**
+ * Types of everything that crosses a cut, as the runtime infers them: sizes that it knows let it work out shapes once and not
+ * in every run.
+ */
 function typesOf(cut: GraphCut, whole: PieceSession): ReadonlyMap<string, ValueType> {
   const types = new Map(declaredTypes(cut.graph.model));
   for (const name of [...cut.boundaries, ...cut.sides]) {
@@ -308,9 +308,13 @@ function typesOf(cut: GraphCut, whole: PieceSession): ReadonlyMap<string, ValueT
         { where: { file: cut.graph.path } },
       );
     }
-    types.set(name, { dtype, shape: (facts?.shape ?? []).map(() => "") });
+    types.set(name, { dtype, shape: facts?.shape.map(known) ?? [] });
   }
   return types;
+}
+
+function known(dim: number | string): number | string {
+  return typeof dim === "number" && dim <= 0 ? "" : dim;
 }
 
 interface HiddenType extends ValueType {
@@ -363,12 +367,7 @@ class PieceSessions {
     const [first] = blocks;
     return this.#once(`block ${model} ${layer}`, () =>
       this.#open(model, first!, blocks[layer]!, {
-        inputs: [
-          { name: hiddenInput, type: this.#hidden },
-          { name: scaleInput, type: { dtype: this.#hidden.dtype, shape: [] } },
-          ...this.#reads(first!),
-        ],
-        before: [{ op: "Mul", inputs: [hiddenInput, scaleInput], outputs: [boundaries[0]!] }],
+        inputs: [{ name: boundaries[0]!, type: this.#hidden }, ...this.#reads(first!)],
         outputs: [boundaries[1]!],
       }),
     );
@@ -383,6 +382,24 @@ class PieceSessions {
         outputs: graph.model.graph.outputs.map(({ name }) => name),
       }),
     );
+  }
+
+  /** The hidden state times a number. Most steps need none of it, so blocks are not made for it. */
+  async scaled(state: NativeTensor, scale: NativeTensor): Promise<NativeTensor> {
+    const { dtype, shape } = this.#hidden;
+    const session = await this.#once("scale", () =>
+      createPieceSession(
+        buildOnnx({
+          inputs: [
+            { name: "state", dtype, shape },
+            { name: "scale", dtype, shape: [] },
+          ],
+          nodes: [{ op: "Mul", inputs: ["state", "scale"], outputs: ["scaled"] }],
+          outputs: [{ name: "scaled", dtype, shape }],
+        }),
+      ),
+    );
+    return (await session.run({ state, scale }, ["scaled"]))["scaled"]!;
   }
 
   async release(): Promise<void> {
@@ -412,14 +429,13 @@ class PieceSessions {
     own: GraphPiece,
     ends: {
       readonly inputs: readonly { readonly name: string; readonly type: ValueType }[];
-      readonly before?: readonly PieceNode[];
       readonly outputs: readonly string[];
     },
   ): Promise<PieceSession> {
     const { graph } = this.#cut;
     const like = weightsOfPiece(structure, graph.weights);
     const bytes = pieceModel(graph, {
-      nodes: [...(ends.before ?? []), ...structure.nodes.map((node) => ({ node }))],
+      nodes: structure.nodes.map((node) => ({ node })),
       inputs: ends.inputs,
       outputs: ends.outputs.map((name) => ({ name, ...typeIn(this.#types, name) })),
       weights: placed(like),

@@ -20,6 +20,7 @@ import type { SegmentGeometry } from "../optimizers/optimizer.ts";
 import { buildSpace } from "../spaces/build-space.ts";
 import { loadSpaceDefinition, type SpaceDefinition } from "../spaces/schema.ts";
 import type { MethodFacts, Space, SpaceContext } from "../spaces/space.ts";
+import { checkLayerModels } from "./check-layer-models.ts";
 import { parseConstraint } from "./constraints.ts";
 import type { Experiment, ExperimentEvaluator } from "./experiment.ts";
 import type { Objective } from "./objectives.ts";
@@ -65,6 +66,7 @@ export function inspectExperiment(experiment: Experiment): InspectedExperiment {
       freeze: definition.freeze,
     });
     requireMatched(match);
+    if (definition.layers !== undefined) checkLayerModels(models.readers);
     const spaceContext: SpaceContext = {
       models: experiment.models.map(({ id }) => id),
       base,
