@@ -10,5 +10,12 @@ const args = [
   "examples/digits/experiment.yml",
   ...process.argv.slice(2),
 ];
-const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" });
+console.error(
+  "Four experts of one digit network, merged into one model: searching for about a minute (examples/digits/experiment.yml).",
+);
+const { status } = spawnSync(process.execPath, args, {
+  cwd: root,
+  stdio: "inherit",
+  env: { ...process.env, MENDEL_COMMAND: "npx mendel" },
+});
 process.exitCode = status ?? 1;

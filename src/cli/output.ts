@@ -86,11 +86,31 @@ function placeOf(error: MendelError): string | undefined {
   return parts.length === 0 ? undefined : parts.join(", ");
 }
 
+/** What the operating system refuses and a user can mend. */
+const systemErrors: Readonly<Record<string, string>> = {
+  EACCES: "choose a place that you may write to",
+  EPERM: "choose a place that you may write to",
+  EROFS: "choose a place that can be written to",
+  ENOSPC: "free some space and try again",
+  EDQUOT: "free some space and try again",
+  EMFILE: "raise the limit of open files (ulimit -n) or use fewer --workers",
+  ENOTDIR: "a part of the path is a file; choose another place",
+};
+
+/** A refusal of the operating system as a user's error; undefined for anything else. */
+function fromSystem(thrown: unknown): MendelError | undefined {
+  if (thrown instanceof MendelError || !(thrown instanceof Error)) return undefined;
+  const hint = systemErrors[(thrown as NodeJS.ErrnoException).code ?? ""];
+  if (hint === undefined) return undefined;
+  return new MendelError("resource", thrown.message, { hint, cause: thrown });
+}
+
 /**
  * Reports what went wrong, in the form the caller asked for, and says which status to exit with. A user's mistake is
  * told in sentences; a stack is shown only for our own bugs and under --verbose.
  */
-export function reportError(thrown: unknown, options: OutputOptions): number {
+export function reportError(raw: unknown, options: OutputOptions): number {
+  const thrown = fromSystem(raw) ?? raw;
   const known = thrown instanceof MendelError;
   const code: ErrorCode = known ? thrown.code : "internal";
   const message = messageOf(thrown);

@@ -32,10 +32,14 @@ function rateOf(done: number, sinceMs: number): number {
 /** Sentences that both kinds of progress print. */
 function remark(event: RunEvent): string | undefined {
   switch (event.kind) {
+    case "preparing":
+      return "reading and checking models, data and graph";
     case "started":
-      return event.resumed ? `resuming ${event.run}` : `run ${event.run}`;
+      return event.resumed
+        ? `resuming run ${event.run}`
+        : `run ${event.run}: scoring the baselines first`;
     case "warning":
-      return `warning: ${event.message}`;
+      return event.message;
     case "finalists":
       return event.done === 0 ? `scoring ${event.total} finalists on validation` : undefined;
     default:
@@ -43,27 +47,36 @@ function remark(event: RunEvent): string | undefined {
   }
 }
 
+/** Fewest milliseconds between two lines about generations: small models finish hundreds in a minute. */
+const LINE_EVERY_MS = 2000;
+
 function lineProgress(output: Output): Progress {
+  let lastLine = 0;
   const listen: Listener = (event) => {
     const text = remark(event);
     if (text !== undefined) output.note(text);
-    if (event.kind === "baseline" && event.done === event.total) {
-      output.note(`baselines scored: ${event.total}`);
+    if (event.kind === "baseline") {
+      output.note(`baseline ${event.done} of ${event.total}: ${event.label}`);
     }
     if (event.kind === "trial" && event.failure !== undefined) {
       output.note(`trial ${event.trial} failed: ${event.failure}`);
     }
-    if (event.kind !== "generation") return;
-    const total = event.budget === undefined ? "" : `/${event.budget}`;
-    const facts = Object.entries(event.status)
-      .map(([name, value]) => `${name} ${Number(value.toPrecision(3))}`)
-      .join(", ");
-    output.note(
-      `generation ${event.generation}: ${event.done}${total}, best ${formatNumber(event.best)} ` +
-        `(best parent ${formatNumber(event.bestParent)})${facts === "" ? "" : `; ${facts}`}`,
-    );
+    if (event.kind !== "generation" || performance.now() - lastLine < LINE_EVERY_MS) return;
+    lastLine = performance.now();
+    output.note(generationLine(event, output.verbose));
   };
   return { listen, stop: () => undefined };
+}
+
+function generationLine(event: RunEvent & { kind: "generation" }, verbose: boolean): string {
+  const total = event.budget === undefined ? "" : ` of ${event.budget}`;
+  const facts = Object.entries(event.status)
+    .map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`)
+    .join(", ");
+  return (
+    `${event.done}${total} evaluations, generation ${event.generation}: best fitness ${formatNumber(event.best)}, ` +
+    `best parent ${formatNumber(event.bestParent)}${verbose && facts !== "" ? `; ${facts}` : ""}`
+  );
 }
 
 function liveProgress(output: Output): Progress {
@@ -102,8 +115,7 @@ function liveProgress(output: Output): Progress {
   const listen: Listener = (event) => {
     const text = remark(event);
     if (text !== undefined) say(text);
-    if (event.kind === "baseline" && event.done === event.total)
-      say(`baselines scored: ${event.total}`);
+    if (event.kind === "baseline") say(`baseline ${event.done} of ${event.total}: ${event.label}`);
     if (event.kind === "trial") {
       if (event.failure !== undefined) say(`trial ${event.trial} failed: ${event.failure}`);
       advance(event.done, event.budget);

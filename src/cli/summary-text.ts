@@ -64,7 +64,9 @@ function scoreTables(summary: RunSummary): string {
     })),
     { title: "mean", align: "right" as const },
   ];
+  const { best } = summary;
   return splits
+    .filter((split) => split === "search" || best?.fitness[split] !== undefined)
     .map((split) => {
       const rows = rowsOf(summary).map(([name, model]) => row(name, model, split, metrics));
       return `${split}\n${formatTable(columns, rows)}`;
@@ -88,33 +90,44 @@ const endings: Readonly<Record<string, string>> = {
   interrupted: "interrupted",
 };
 
+/** What is said of the best trial: chosen and tested, or only leading so far. */
+function chosenText(best: ModelScores | undefined): string {
+  if (best === undefined) return "no candidate has been scored yet";
+  const recipe = `recipe ${best.recipeSha256.slice(0, 12)}`;
+  return best.fitness.test === undefined
+    ? `best so far: ${best.trial}, on the search split; ${recipe}`
+    : `best: ${best.trial}, chosen on validation, tested once; ${recipe}`;
+}
+
+/** How the user called this program: examples and demo run it from a checkout. */
+const program = process.env["MENDEL_COMMAND"] ?? "mendel";
+
 /**
  * The summary of a run for people: parents, baselines and winner side by side on all three splits, with standard errors;
  * what it cost; what to type next.
+ *
+ * @param verdict a sentence about the winner, or nothing
  */
-export function summaryText(summary: RunSummary, dbFlag: string): string {
-  const { run, best, reason } = summary;
+export function summaryText(summary: RunSummary, dbFlag: string, verdict: string): string {
+  const { run, reason } = summary;
   const paused = summary.state !== "done";
   const next = paused
-    ? [`mendel resume ${run}${dbFlag}`, `mendel status ${run}${dbFlag}`]
+    ? [`resume ${run}`, `status ${run}`]
     : [
-        `mendel show ${run}/best${dbFlag}`,
-        `mendel compare ${run}/best ${run}/baseline:uniform${dbFlag}`,
-        `mendel export ${run}/best my-model${dbFlag}`,
+        `show ${run}/best`,
+        `compare ${run}/best ${run}/baseline:uniform`,
+        `export ${run}/best my-model`,
       ];
-  const chosen =
-    best === undefined
-      ? "no candidate has been scored yet"
-      : `best: ${best.trial}, chosen on validation, tested once; recipe ${best.recipeSha256.slice(0, 12)}`;
   return [
     `run ${run}: ${summary.state}${reason === undefined ? "" : ` (${endings[reason] ?? reason})`}`,
     counts(summary),
     "",
     scoreTables(summary),
     "",
-    chosen,
+    chosenText(summary.best),
+    ...(verdict === "" ? [] : [verdict]),
     "",
     "next:",
-    ...next.map((command) => `  ${command}`),
+    ...next.map((command) => `  ${program} ${command}${dbFlag}`),
   ].join("\n");
 }

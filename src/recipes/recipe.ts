@@ -1,5 +1,5 @@
 /**
- * A recipe: how one model is made. This is mergekit's YAML language as plain data (spec of the language: `docs/recipes.md`),
+ * A recipe: how one model is made. This is mergekit's YAML language as plain data (described in `docs/recipes.md`),
  * with our own methods under our own names.
  */
 

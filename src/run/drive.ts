@@ -2,7 +2,8 @@ import { cpus, release } from "node:os";
 import { MendelError, messageOf } from "../base/errors.ts";
 import type { Json } from "../base/json.ts";
 import { packageVersion } from "../base/package.ts";
-import type { ProgramChoice } from "../evaluation/executor.ts";
+import type { Executor, ProgramChoice } from "../evaluation/executor.ts";
+import { findRun } from "../store/find.ts";
 import type { InputFile, RunRow } from "../store/rows.ts";
 import { RunStore } from "../store/run-store.ts";
 import { baselinePhase } from "./baseline-phase.ts";
@@ -65,74 +66,101 @@ function environmentOf(program: ProgramChoice): Json {
  */
 export async function startRun(options: StartOptions): Promise<RunSummary> {
   const experiment = loadExperiment(options.experiment, options.set);
+  options.listen?.({ kind: "preparing" });
   const prepared = await prepareExperiment(experiment);
-  const executor = await startExecutor(prepared, options.workers ?? experiment.workers, undefined);
-  let store: RunStore | undefined;
-  try {
-    store = RunStore.open(options.db);
-    const run = store.createRun({
-      experiment: experiment.name,
-      ...(options.name === undefined ? {} : { name: options.name }),
-      experimentPath: experiment.file,
-      seed: String(experiment.seed),
-      configGiven: JSON.stringify(experiment.given),
-      config: prepared.resolved,
-      codeVersion: packageVersion(),
-      environment: environmentOf(executor.program),
-      budget: jsonOf(experiment.budget),
-      objectives: prepared.objectiveNames,
-      axes: prepared.space.axes,
-      metrics: prepared.metrics,
-      inputs: prepared.inputs,
-    });
-    return await drive(
-      withProgram(prepared, executor.program),
-      store,
-      run,
-      executor,
-      options,
-      false,
-    );
-  } finally {
-    await executor.close();
-    store?.close();
-    prepared.models.close();
-  }
+  const workers = options.workers ?? experiment.workers;
+  return withExecutor(prepared, workers, undefined, async (executor) => {
+    const store = RunStore.open(options.db);
+    try {
+      const run = store.createRun({
+        experiment: experiment.name,
+        ...(options.name === undefined ? {} : { name: options.name }),
+        experimentPath: experiment.file,
+        seed: String(experiment.seed),
+        configGiven: JSON.stringify(experiment.given),
+        config: prepared.resolved,
+        codeVersion: packageVersion(),
+        environment: environmentOf(executor.program),
+        budget: jsonOf(experiment.budget),
+        objectives: prepared.objectiveNames,
+        axes: prepared.space.axes,
+        metrics: prepared.metrics,
+        inputs: prepared.inputs,
+      });
+      const lock = store.lock(run);
+      try {
+        return await drive(prepared, store, run, executor, options, false);
+      } finally {
+        lock.release();
+      }
+    } finally {
+      store.close();
+    }
+  });
 }
 
 /**
  * Goes on with a run exactly as if it had never been interrupted.
  *
- * @throws MendelError `no-such-run`; `mismatch` when an input file is not what it was
+ * @throws MendelError `no-such-run`; `database` when another process drives it; `mismatch` when an input file is not what it
+ *   was
  */
 export async function resumeRun(options: ResumeOptions): Promise<RunSummary> {
   const store = RunStore.open(options.db, { resume: true });
   try {
-    const run = store.run(options.run);
-    if (run === undefined) throw new Error(`no run ${options.run}`);
-    const experiment = restoreExperiment(JSON.parse(run.configGiven), run.experimentPath);
-    const prepared = await prepareExperiment(withBudget(experiment, run, options.evaluations));
-    refuseChangedInputs(store, run, prepared.inputs);
-    const program = (run.environment as { program?: ProgramChoice }).program;
-    const executor = await startExecutor(prepared, options.workers ?? experiment.workers, program);
+    const run = findRun(store.database, options.run);
+    const lock = store.lock(run);
     try {
-      if (options.evaluations !== undefined) {
-        store.setBudget(run.id, jsonOf(prepared.experiment.budget));
-      }
-      return await drive(
-        withProgram(prepared, executor.program),
-        store,
-        run,
-        executor,
-        options,
-        true,
-      );
+      return await continueRun(store, run, options);
     } finally {
-      await executor.close();
-      prepared.models.close();
+      lock.release();
     }
   } finally {
     store.close();
+  }
+}
+
+/** Resumes a run whose lock is held. */
+async function continueRun(
+  store: RunStore,
+  run: RunRow,
+  options: ResumeOptions,
+): Promise<RunSummary> {
+  const experiment = restoreExperiment(JSON.parse(run.configGiven), run.experimentPath);
+  options.listen?.({ kind: "preparing" });
+  const prepared = await prepareExperiment(withBudget(experiment, run, options.evaluations));
+  const program = (run.environment as { program?: ProgramChoice }).program;
+  const workers = options.workers ?? experiment.workers;
+  try {
+    refuseChangedInputs(store, run, prepared.inputs);
+  } catch (thrown) {
+    prepared.models.close();
+    throw thrown;
+  }
+  return withExecutor(prepared, workers, program, async (executor) => {
+    if (options.evaluations !== undefined) {
+      store.setBudget(run.id, jsonOf(prepared.experiment.budget));
+    }
+    return drive(prepared, store, run, executor, options, true);
+  });
+}
+
+/** Starts an evaluation host for a task and ends it, whatever becomes of the task; closes the models, too. */
+async function withExecutor<T>(
+  prepared: PreparedExperiment,
+  workers: number | "auto",
+  program: ProgramChoice | undefined,
+  task: (executor: Executor) => Promise<T>,
+): Promise<T> {
+  try {
+    const executor = await startExecutor(prepared, workers, program);
+    try {
+      return await task(executor);
+    } finally {
+      await executor.close();
+    }
+  } finally {
+    prepared.models.close();
   }
 }
 
@@ -161,16 +189,15 @@ function refuseChangedInputs(store: RunStore, run: RunRow, inputs: readonly Inpu
   });
 }
 
-/** Runs the phases under the run's lock and records how this incarnation ended. */
+/** Runs the phases, the run's lock being held, and records how this incarnation ended. */
 async function drive(
   prepared: PreparedExperiment,
   store: RunStore,
   run: RunRow,
-  executor: SearchContext["executor"],
+  executor: Executor,
   options: DriveOptions,
   resumed: boolean,
 ): Promise<RunSummary> {
-  const lock = store.lock(run);
   const incarnation = store.beginIncarnation(run.id);
   const stop = new AbortController();
   const abort = (): void => stop.abort();
@@ -182,7 +209,7 @@ async function drive(
   poll.unref();
   const listen = options.listen ?? (() => undefined);
   const context: SearchContext = {
-    prepared,
+    prepared: withProgram(prepared, executor.program),
     store,
     run,
     executor,
@@ -209,7 +236,6 @@ async function drive(
     clearInterval(poll);
     options.signal?.removeEventListener("abort", abort);
     store.endIncarnation(incarnation, reason);
-    lock.release();
   }
   return summarizeRun(store.database, store.run(run.name) as RunRow);
 }

@@ -1,5 +1,7 @@
 /** What a search tells whoever listens. Emitted only after what it speaks of is in the database. */
 export type RunEvent =
+  /** Files are being read and checked; nothing is recorded yet. */
+  | { readonly kind: "preparing" }
   | {
       readonly kind: "started";
       readonly run: string;

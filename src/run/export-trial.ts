@@ -1,4 +1,12 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { MendelError } from "../base/errors.ts";
@@ -58,7 +66,7 @@ function formatOf(
 }
 
 /** Refuses to write over models, or into a folder that holds something else. */
-function checkFolder(out: string, prepared: PreparedExperiment): void {
+function checkFolder(out: string, prepared: PreparedExperiment, ref: string): void {
   const inputs = prepared.inputs.map(({ path }) => path);
   if (inputs.some((path) => path === out || path.startsWith(`${out}/`))) {
     throw new MendelError(
@@ -69,22 +77,29 @@ function checkFolder(out: string, prepared: PreparedExperiment): void {
       },
     );
   }
-  if (existsSync(out) && (!statSync(out).isDirectory() || foreignFiles(out).length > 0)) {
-    throw new MendelError(
-      "usage",
-      `${out} exists and holds ${foreignFiles(out).join(", ") || "a file"}`,
-      {
-        hint: "choose a folder that is empty, absent, or written by mendel export",
-      },
-    );
-  }
+  const inside = existsSync(out) ? contentsOf(out) : [];
+  if (inside.length === 0 || exportedTrial(out) === ref) return;
+  const what = exportedTrial(out) ?? inside.slice(0, 3).join(", ");
+  throw new MendelError("usage", `${out} exists and holds ${what}`, {
+    hint: "choose a folder that is empty, absent, or an earlier export of the same trial",
+  });
 }
 
-/** Names in a folder that an earlier export did not write. */
-function foreignFiles(folder: string): string[] {
-  if (!statSync(folder).isDirectory()) return [];
-  const names = readdirSync(folder);
-  return names.includes("lineage.json") ? [] : names.slice(0, 3);
+/** Names in a folder; a file counts as its own content. */
+function contentsOf(path: string): string[] {
+  return statSync(path).isDirectory() ? readdirSync(path) : ["a file"];
+}
+
+/** "run/number" of the trial that an earlier export wrote into a folder. */
+function exportedTrial(folder: string): string | undefined {
+  const file = join(folder, "lineage.json");
+  if (!existsSync(file)) return undefined;
+  try {
+    const { run, trial } = JSON.parse(readFileSync(file, "utf8")) as { run: string; trial: number };
+    return `${run}/${trial}`;
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -106,7 +121,7 @@ export async function exportTrial(options: ExportOptions): Promise<ExportResult>
     );
     try {
       refuseChanged(store, run, prepared);
-      checkFolder(out, prepared);
+      checkFolder(out, prepared, `${run.name}/${trial.number}`);
       const result = await writeAndVerify(options, out, store, run, trial, prepared);
       for (const file of result.files) {
         store.recordArtifact(run.id, { trial: trial.number, kind: "export", ...file });

@@ -102,7 +102,8 @@ function baseline(database: Connection, run: RunRow, label: string): TrialKey {
        WHERE run_id = ? AND label IS NOT NULL ORDER BY number`,
     )
     .all(run.id);
-  const found = trials.find((trial) => trial.label === label);
+  const found =
+    trials.find((trial) => trial.label === label) ?? bestOfSweep(database, run, `${label}=`);
   if (found !== undefined) return { trialId: found.trialId, number: found.number };
   throw new MendelError("no-such-run", `run ${run.name} has no baseline "${label}"`, {
     hint: suggestion(
@@ -110,6 +111,18 @@ function baseline(database: Connection, run: RunRow, label: string): TrialKey {
       trials.map((trial) => trial.label),
     ),
   });
+}
+
+/** A sweep's baselines are named "lambda=0.3" and so on; the sweep's name means the best of them on search. */
+function bestOfSweep(database: Connection, run: RunRow, prefix: string): TrialKey | undefined {
+  return database
+    .prepare<[number, number, string], TrialKey>(
+      `SELECT t.trial_id AS trialId, t.number AS number
+       FROM trial t JOIN fitness f ON f.trial_id = t.trial_id AND f.split = 'search'
+       WHERE t.run_id = ? AND substr(t.label, 1, ?) = ? AND f.kind = 'finite'
+       ORDER BY f.value DESC, t.number LIMIT 1`,
+    )
+    .get(run.id, prefix.length, prefix);
 }
 
 function ranked(database: Connection, run: RunRow, split: Split): TrialKey {

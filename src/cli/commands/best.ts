@@ -78,8 +78,8 @@ function table({ run, split, trials, baselines: compared, metrics }: Found, all:
 export const best: Verb = {
   examples: [
     "best",
-    "best digits-1 --top 3 --split test",
-    "best digits-1 --metric digits-rotated.accuracy --where 'generation <= 20 and fitness > 0.8'",
+    "best digits-1 --top 3",
+    "best digits-1 --metric digits-rotate.accuracy --where 'generation <= 20 and fitness > 0.4'",
   ],
   configure: (command) => {
     command

@@ -200,7 +200,7 @@ function testObject({
 }
 
 export const compare: Verb = {
-  examples: ["compare best baseline:uniform", "compare digits-1/best digits-2/best --split test"],
+  examples: ["compare best baseline:uniform", "compare digits-1/best digits-1/fittest --split search"],
   configure: (command) => {
     command
       .argument("<trial...>", "two or more trials; the first is compared with each of the others")

@@ -27,7 +27,7 @@ export const inspect: Verb = {
   examples: [
     "inspect examples/digits/models/base",
     "inspect examples/tinylm/models/base/model.onnx --layers --evaluator tinylm-math",
-    "inspect examples/digits/models/base examples/digits/models/rotate/model.onnx --json",
+    "inspect examples/digits/models/base examples/digits/models/rotate/model.safetensors --json",
   ],
   configure(command) {
     const collect = (value: string, earlier: string[]): string[] => [...earlier, value];

@@ -1,29 +1,35 @@
 import { MendelError } from "../../base/errors.ts";
 import { parseBudget } from "../../run/budget.ts";
 import { resumeRun } from "../../run/drive.ts";
-import { openReader } from "../../store/connection.ts";
+import { summarizeRun } from "../../run/summary.ts";
 import { findRun } from "../../store/find.ts";
+import { progress } from "../../store/queries.ts";
 import { interruptSignal } from "../interrupt.ts";
 import { createProgress } from "../progress.ts";
+import { readStore } from "../read-store.ts";
 import type { Verb } from "../verb.ts";
 import { parseWorkers, reportRun } from "./run.ts";
 
-/** Name of the run to go on with and its evaluation limit after `--budget`. */
+/** The run to go on with, its evaluation limit after `--budget`, and its summary when nothing is left to do. */
 function target(db: string, name: string | undefined, budget: unknown) {
-  const reader = openReader(db);
-  try {
-    const row = findRun(reader, name);
+  return readStore(db, (database) => {
+    const row = findRun(database, name);
     const limit = (row.budget as { evaluations?: number }).evaluations;
-    if (budget === undefined) return { run: row.name, evaluations: undefined };
+    if (budget === undefined) {
+      const finished = row.state === "done" ? summarizeRun(database, row) : undefined;
+      return { run: row.name, evaluations: undefined, finished };
+    }
     const evaluations = parseBudget(String(budget), limit);
-    if (evaluations !== undefined) return { run: row.name, evaluations };
+    const { done, failed } = progress(database, row.id);
+    if (evaluations !== undefined && evaluations > done + failed) {
+      return { run: row.name, evaluations, finished: undefined };
+    }
     throw new MendelError(
       "usage",
-      `--budget expects a number such as 500 or +200, got "${budget}"`,
+      `--budget expects more than the ${done + failed} evaluations that run ${row.name} has, got "${budget}"`,
+      { hint: "for instance --budget +200" },
     );
-  } finally {
-    reader.close();
-  }
+  });
 }
 
 export const resume: Verb = {
@@ -35,9 +41,13 @@ export const resume: Verb = {
       .option("--workers <n>", "worker threads, or auto");
   },
   async run({ output, db, args, options }) {
-    const { run, evaluations } = target(db, args[0], options["budget"]);
+    const { run, evaluations, finished } = target(db, args[0], options["budget"]);
     if (args[0] === undefined) output.note(`resuming the newest run, ${run}`);
-    const progress = createProgress(output);
+    if (finished !== undefined) {
+      output.note(`run ${run} is done; extend it with: mendel resume ${run} --budget +200`);
+      return reportRun(output, "resume", finished, db);
+    }
+    const bar = createProgress(output);
     const interrupt = interruptSignal(output);
     try {
       const summary = await resumeRun({
@@ -45,13 +55,13 @@ export const resume: Verb = {
         run,
         evaluations,
         workers: parseWorkers(options["workers"]),
-        listen: progress.listen,
+        listen: bar.listen,
         signal: interrupt.signal,
       });
-      progress.stop();
+      bar.stop();
       return reportRun(output, "resume", summary, db);
     } finally {
-      progress.stop();
+      bar.stop();
       interrupt.release();
     }
   },

@@ -1,5 +1,7 @@
 import type { Command } from "commander";
 import { MendelError } from "../../base/errors.ts";
+import { parseDuration } from "../../base/units.ts";
+import { parseBudget } from "../../run/budget.ts";
 import { startRun } from "../../run/drive.ts";
 import type { RunSummary } from "../../run/summary.ts";
 import { interruptSignal } from "../interrupt.ts";
@@ -7,6 +9,7 @@ import type { Output } from "../output.ts";
 import { createProgress } from "../progress.ts";
 import { summaryText } from "../summary-text.ts";
 import type { Verb } from "../verb.ts";
+import { verdictText } from "../verdict-text.ts";
 import { validateExperiment } from "./validate.ts";
 
 /** "--workers auto|N". */
@@ -27,11 +30,24 @@ export function dbFlag(db: string): string {
 
 /** Prints a run's summary; an interrupted run has its own exit status. */
 export function reportRun(output: Output, verb: string, summary: RunSummary, db: string): number {
-  output.print(summaryText(summary, dbFlag(db)));
+  output.print(summaryText(summary, dbFlag(db), output.json ? "" : verdictText(db, summary)));
   output.emit(verb, summary);
   if (summary.reason !== "interrupted") return 0;
   output.note(`saved; go on with: mendel resume ${summary.run}${dbFlag(db)}`);
   return 130;
+}
+
+/** "--budget 500" limits evaluations, "--budget 20m" time. */
+function budgetChange(text: string): string {
+  const number = parseBudget(text, undefined);
+  if (number !== undefined && !text.startsWith("+")) return `budget.evaluations=${number}`;
+  const seconds = parseDuration(text);
+  if (/[smhd]$/.test(text) && seconds !== undefined && seconds > 0) return `budget.time=${text}`;
+  throw new MendelError(
+    "usage",
+    `--budget expects a number of evaluations or a time, got "${text}"`,
+    { hint: "for instance --budget 500 or --budget 20m" },
+  );
 }
 
 function changesOf(options: Readonly<Record<string, unknown>>): string[] {
@@ -39,7 +55,7 @@ function changesOf(options: Readonly<Record<string, unknown>>): string[] {
   return [
     ...set,
     ...(seed === undefined ? [] : [`seed=${seed}`]),
-    ...(budget === undefined ? [] : [`budget.evaluations=${budget}`]),
+    ...(budget === undefined ? [] : [budgetChange(budget)]),
   ];
 }
 
@@ -56,7 +72,7 @@ export const run: Verb = {
       .option("--name <name>", "name of the run (default: <experiment>-<n>)")
       .option("--workers <n>", "worker threads, or auto")
       .option("--seed <seed>", "seed of the search")
-      .option("--budget <n>", "number of candidates to evaluate")
+      .option("--budget <limit>", "number of candidates to evaluate, or a time such as 20m")
       .option("--dry-run", "check everything and forecast, then stop");
   },
   async run(context) {
