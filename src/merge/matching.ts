@@ -406,8 +406,8 @@ class Classifier {
     const kind = kindOf(slot.name, findLayers([slot.name]).placeOf(slot.name));
     const module = slot.name.includes(".") ? slot.name.replace(/[^.]+$/, "*") : slot.name;
     return kind === "head"
-      ? `heads of different tasks are copied, not merged: add "${module}" to freeze`
-      : `add "${module}" to freeze, or leave out the model that does not fit`;
+      ? `heads of different tasks are copied, not merged: add "${module}" to freeze in the search space`
+      : `add "${module}" to freeze in the search space, or leave out the model that does not fit`;
   }
 
   private refuse(slot: Slot, reason: string, hint: string, model: string | undefined): void {
