@@ -1,7 +1,7 @@
 import type { Kernels } from "../tensors/kernels.ts";
 import type { Shape } from "../tensors/shape.ts";
 
-/** One parameter of a merge method, said once: validation, search axes, help and docs derive from it. */
+/** One parameter of a merge method, said once: validation and search axes derive from it, and a test holds the docs to it. */
 export interface MethodParameter {
   /** mergekit's spelling. */
   readonly name: string;

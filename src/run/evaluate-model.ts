@@ -6,6 +6,7 @@ import { type EvaluatorDefinition, loadEvaluator } from "../evaluation/evaluator
 import type { EvaluatorResult, Split } from "../evaluation/executor.ts";
 import type { EvaluationPlan } from "../evaluation/plan.ts";
 import { modelIdOf } from "../merge/plan.ts";
+import { layerPathOf } from "../recipes/layer-path.ts";
 import { mapModelRefs } from "../recipes/map-model-refs.ts";
 import { parseRecipe } from "../recipes/parse.ts";
 import type { Recipe } from "../recipes/recipe.ts";
@@ -155,6 +156,7 @@ function planOf(options: EvaluateOptions, target: Target): EvaluationPlan {
     ...(target.identities === undefined ? {} : { identities: target.identities }),
     evaluators,
     freeze: target.recipe.freeze,
+    ...(layerPathOf(target.recipe) === undefined ? {} : { program: "path" as const }),
   };
 }
 

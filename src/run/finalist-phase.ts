@@ -7,6 +7,7 @@ import { evaluationKeys } from "./evaluation-keys.ts";
 import { fitnessOf } from "./objectives.ts";
 import { weightsDigestOf } from "./prepare.ts";
 import { scoreTrials } from "./score-trials.ts";
+import { rankingValue } from "./scores.ts";
 
 /** Scores trials on a held-out split; @returns false when the run is stopping. */
 async function scoreOn(
@@ -44,8 +45,8 @@ async function scoreOn(
 function winnerOf(context: SearchContext, finalists: readonly number[]): number | undefined {
   let best: { number: number; value: number } | undefined;
   for (const number of finalists) {
-    const fitness = trialRow(context.store.database, context.run.id, number).fitness.validation;
-    const value = fitness?.state === "scored" ? fitness.values[0] : undefined;
+    const { fitness } = trialRow(context.store.database, context.run.id, number);
+    const value = rankingValue(fitness.validation);
     if (value !== undefined && (best === undefined || value > best.value)) best = { number, value };
   }
   return best?.number;

@@ -8,12 +8,15 @@ import { type CompiledRecipe, compileRecipe } from "../merge/compile.ts";
 import { type Coverage, coverageOf } from "../merge/coverage.ts";
 import { type MatchReport, matchModels } from "../merge/matching.ts";
 import { modelIdOf } from "../merge/plan.ts";
+import { foldScales } from "../recipes/fold-scales.ts";
+import { layerPathOf } from "../recipes/layer-path.ts";
 import { mapModelRefs } from "../recipes/map-model-refs.ts";
 import { parseRecipes } from "../recipes/parse.ts";
 import type { Recipe, RecipeDtype } from "../recipes/recipe.ts";
 import type { ModelReader } from "../tensors/model-reader.ts";
 import { placesOf } from "./recipe-models.ts";
 import { type OutputFormat, type WrittenFile, writeModel } from "./write-model.ts";
+import { writePath } from "./write-path.ts";
 
 export interface MergeOptions {
   /** mergekit YAML. */
@@ -107,25 +110,55 @@ function donorOf(models: OpenModels, reference: string): ModelReader | undefined
   return order.find(({ format }) => format === "hf");
 }
 
-async function mergeOne(recipe: Recipe, folder: string, out: string, options: MergeOptions) {
-  const models = OpenModels.open(placesOf(recipe, folder));
+/**
+ * The recipe that makes the weights of a walk through layers: factors on the hidden state are folded into them.
+ *
+ * @throws MendelError `unsupported` where they cannot be
+ */
+function weightsRecipe(given: Recipe, format: OutputFormat, match: MatchReport): Recipe {
+  if (format === "onnx" || layerPathOf(given) === undefined) return given;
+  const names = match.plan.tensors.map(({ name }) => name);
+  const folded = given.mergeMethod === "passthrough" ? given : foldScales(given, names);
+  if (typeof folded !== "string") return folded;
+  throw new MendelError("unsupported", `${format} cannot hold this walk: ${folded}`, {
+    hint: "write it as onnx, which can",
+  });
+}
+
+async function mergeOne(given: Recipe, folder: string, out: string, options: MergeOptions) {
+  const models = OpenModels.open(placesOf(given, folder));
   try {
     const [first] = models.readers.keys();
-    const base = recipe.baseModel === undefined ? undefined : modelIdOf(recipe.baseModel);
+    const base = given.baseModel === undefined ? undefined : modelIdOf(given.baseModel);
     const reference = base ?? (first as string);
     const format = formatOf({ ...options, out }, models, reference);
     const match = matchModels({
       models: models.readers,
       reference,
       ...(base === undefined ? {} : { base }),
-      freeze: recipe.freeze,
+      freeze: given.freeze,
     });
+    const recipe = weightsRecipe(given, format, match);
     const draft = compileRecipe(recipe, match.plan);
     const compiled = compileRecipe(recipe, {
       ...match.plan,
       identities: await identitiesOf(draft, models),
     });
     const graph = format === "onnx" ? graphFor(options, models, reference, match) : undefined;
+    const walk = layerPathOf(recipe);
+    const dtype = recipe.outDtype ?? recipe.dtype ?? "float32";
+    if (walk !== undefined && graph !== undefined && dtype === "float32") {
+      const own = [...models.readers].find(([, reader]) => reader === graph.reader);
+      const files = await writePath({
+        path: walk,
+        graph: graph.reader,
+        graphId: own?.[0],
+        inputs: match.plan,
+        source: models,
+        out,
+      });
+      return { files, coverage: coverageOf(match), warnings: compiled.warnings };
+    }
     const files = await writeModel({
       compiled,
       source: models,

@@ -10,3 +10,14 @@ export function metricValue(
     .find((result) => result.evaluator === evaluator)
     ?.metrics.find((candidate) => candidate.metric === metric)?.value;
 }
+
+/** The number that ranks a fitness: with several objectives, their mean, as in the run store. Undefined for a failure. */
+export function rankingValue(
+  fitness:
+    | { readonly state: "scored"; readonly values: readonly number[] }
+    | { readonly state: "failed" }
+    | undefined,
+): number | undefined {
+  if (fitness?.state !== "scored") return undefined;
+  return fitness.values.reduce((sum, value) => sum + value, 0) / fitness.values.length;
+}

@@ -17,6 +17,7 @@ import { FailureGuard } from "./failure-guard.ts";
 import { fitnessOf, itemFitness } from "./objectives.ts";
 import type { PreparedExperiment } from "./prepare.ts";
 import { scoreTrials, type TrialScores } from "./score-trials.ts";
+import { rankingValue } from "./scores.ts";
 
 /** Why the search phase ended. */
 export type SearchEnd = BudgetEnd | "optimizer" | "interrupted";
@@ -242,7 +243,7 @@ function count(
     state: scores.state === "done" ? (scores.cached ? "cached" : "done") : "failed",
     ...(scores.state === "failed" ? { failure: `${scores.failure}: ${scores.message}` } : {}),
   });
-  const value = fitness.state === "scored" ? fitness.values[0] : undefined;
+  const value = rankingValue(fitness);
   if (value === undefined || (tally.best !== undefined && value < tally.best)) return;
   const position = trial - context.prepared.baselines.length + 1;
   if (value === tally.best) {

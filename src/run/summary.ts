@@ -8,6 +8,7 @@ import {
   type TrialSummary,
 } from "../store/queries.ts";
 import type { MetricDefinition, RunRow, Split } from "../store/rows.ts";
+import { rankingValue } from "./scores.ts";
 
 /** Numbers by split; what was not scored is absent. */
 export type BySplit = Partial<Record<Split, number>>;
@@ -50,10 +51,8 @@ export interface RunSummary {
 function fitnessBySplit(trial: TrialSummary): BySplit {
   const values: BySplit = {};
   for (const split of ["search", "validation", "test"] as const) {
-    const fitness = trial.fitness[split];
-    if (fitness?.state !== "scored") continue;
-    // The number that ranks: with several objectives, their mean.
-    values[split] = fitness.values.reduce((sum, value) => sum + value, 0) / fitness.values.length;
+    const value = rankingValue(trial.fitness[split]);
+    if (value !== undefined) values[split] = value;
   }
   return values;
 }
