@@ -200,7 +200,10 @@ function testObject({
 }
 
 export const compare: Verb = {
-  examples: ["compare best baseline:uniform", "compare digits-1/best digits-1/fittest --split search"],
+  examples: [
+    "compare best baseline:uniform",
+    "compare digits-1/best digits-1/fittest --split search",
+  ],
   configure: (command) => {
     command
       .argument("<trial...>", "two or more trials; the first is compared with each of the others")

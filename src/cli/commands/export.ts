@@ -24,7 +24,10 @@ function scoreTable(scores: readonly VerifiedScore[]): string {
 }
 
 export const exportVerb: Verb = {
-  examples: ["export digits-1/best my-model", "export digits-1/12 out --format safetensors --dtype bfloat16"],
+  examples: [
+    "export digits-1/best my-model",
+    "export digits-1/12 out --format safetensors --dtype bfloat16",
+  ],
   configure(command) {
     command
       .argument("<trial>", "run/best, run/12, run/baseline:uniform, …")
