@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { MendelError } from "../../base/errors.ts";
 import { parseDuration } from "../../base/units.ts";
-import { parseBudget } from "../../run/budget.ts";
 import { startRun } from "../../run/drive.ts";
 import type { RunSummary } from "../../run/summary.ts";
 import { interruptSignal } from "../interrupt.ts";
@@ -39,8 +38,7 @@ export function reportRun(output: Output, verb: string, summary: RunSummary, db:
 
 /** "--budget 500" limits evaluations, "--budget 20m" time. */
 function budgetChange(text: string): string {
-  const number = parseBudget(text, undefined);
-  if (number !== undefined && !text.startsWith("+")) return `budget.evaluations=${number}`;
+  if (/^\d+$/.test(text)) return `budget.evaluations=${text}`;
   const seconds = parseDuration(text);
   if (/[smhd]$/.test(text) && seconds !== undefined && seconds > 0) return `budget.time=${text}`;
   throw new MendelError(
