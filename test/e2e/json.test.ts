@@ -46,8 +46,8 @@ describe("--json", () => {
   it("run: the summary on stdout, progress on stderr", async () => {
     const ended = await searched();
     expect(ended.status).toBe(0);
-    expect(ended.stderr).toMatch(/^run j$/m);
-    expect(ended.stderr).toMatch(/^generation 1: 6\/24/m);
+    expect(ended.stderr).toMatch(/^run j: scoring the baselines first$/m);
+    expect(ended.stderr).toMatch(/^6 of 24 evaluations, generation 1: /m);
     expect(parsed("run", ended)).toMatchObject({
       run: "j",
       state: "done",
