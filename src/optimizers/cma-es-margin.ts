@@ -202,9 +202,9 @@ class CmaEsMargin implements Optimizer {
       this.#restarts,
       this.#generation,
     );
-    // Known points take the last slots of the first generation: at most a quarter, so that it stays a sample.
-    const guests =
-      this.#generation > 0 ? [] : initial.slice(0, Math.max(1, Math.floor(this.#p.lambda / 4)));
+    // Known points take the last slots of the first generations: at most a quarter of each, so that it stays a sample.
+    const places = Math.max(1, Math.floor(this.#p.lambda / 4));
+    const guests = initial.slice(this.#generation * places, (this.#generation + 1) * places);
     this.#pending = steps.map((y, slot): Proposal => {
       const guest = guests[slot - (steps.length - guests.length)];
       const injected = guest !== undefined;
