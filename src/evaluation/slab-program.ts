@@ -4,6 +4,7 @@ import { buildWeightFeed, type FedTensor, type FeedKind } from "../graph/weight-
 import { type CompiledTensor, compileRecipe } from "../merge/compile.ts";
 import { kernelBytesFor, materializeTensor, type WeightSource } from "../merge/materialize.ts";
 import type { MergeInputs } from "../merge/plan.ts";
+import { layerPathOf } from "../recipes/layer-path.ts";
 import type { Recipe } from "../recipes/recipe.ts";
 import { dtypeBytes, isFloat } from "../tensors/dtype.ts";
 import type { Kernels } from "../tensors/kernels.ts";
@@ -166,6 +167,11 @@ function compileFor(
   inputs: MergeInputs,
   places: ReadonlyMap<string, SlabTensor>,
 ): ReturnType<typeof compileRecipe> {
+  if (layerPathOf(recipe)?.steps.some(({ scale }) => scale !== 1)) {
+    throw new MendelError("unsupported", "factors on the hidden state are no part of weights", {
+      hint: "only a program that walks through layers can evaluate this recipe",
+    });
+  }
   const compiled = compileRecipe(recipe, inputs);
   const made = new Set(compiled.tensors.map((tensor) => tensor.name));
   const missing = [...places.keys()].find((name) => !made.has(name));
