@@ -237,7 +237,7 @@ try {
     if (left.length > 0) problems.push(`processes ${left.join(", ")} outlived the run`);
     const check = look(db, (d) => d.pragma("integrity_check", { simple: true }), "ok");
     if (check !== "ok") problems.push(`after kill ${kills.length}: ${check}`);
-    const told = [...run.output().matchAll(/^generation (\d+):/gm)].map((match) =>
+    const told = [...run.output().matchAll(/evaluations, generation (\d+):/g)].map((match) =>
       Number(match[1]),
     );
     if (told.length > 0 && closedGeneration(db) < told.at(-1)) {

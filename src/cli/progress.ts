@@ -51,7 +51,7 @@ function remark(event: RunEvent): string | undefined {
 const LINE_EVERY_MS = 2000;
 
 function lineProgress(output: Output): Progress {
-  let lastLine = 0;
+  let lastLine = Number.NEGATIVE_INFINITY;
   const listen: Listener = (event) => {
     const text = remark(event);
     if (text !== undefined) output.note(text);

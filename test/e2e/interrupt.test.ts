@@ -102,7 +102,7 @@ it("SIGTERM is as good as Ctrl-C", async () => {
   const folder = temporaryFolder();
   const db = join(folder, "a.sqlite");
   const run = startMendel(["run", slowSearch(folder), "--db", db, "--name", "s"]);
-  await run.saw("baselines scored");
+  await run.saw("baseline 13 of 13");
   run.kill("SIGTERM");
   expect((await run.ended).status).toBe(130);
   expect(await run.survivors()).toEqual([]);
@@ -113,7 +113,7 @@ it("mendel stop ends a run from another process; a second driver is refused and 
   const experiment = slowSearch(folder);
   const db = join(folder, "a.sqlite");
   const run = startMendel(["run", experiment, "--db", db, "--name", "s", "--budget", "500"]);
-  await run.saw("baselines scored");
+  await run.saw("baseline 13 of 13");
 
   const second = await mendel(["resume", "s", "--db", db]);
   expect(second.status).toBe(7);
@@ -136,7 +136,7 @@ it("mendel stop ends a run from another process; a second driver is refused and 
   expect(again.stdout).toContain("nothing drives run s");
   // An old request does not stop the next incarnation.
   const resumed = startMendel(["resume", "s", "--db", db]);
-  await resumed.saw(/^generation \d+:/m);
+  await resumed.saw(/generation \d+:/);
   await sleep(700);
   resumed.kill("SIGINT");
   expect((await resumed.ended).status).toBe(130);
