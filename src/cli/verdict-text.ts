@@ -45,8 +45,11 @@ export function verdictText(db: string, summary: RunSummary): string {
   if (test?.verdict === "better")
     return `verdict: better than ${name}, the best alternative: ${numbers}`;
   const advice = "a larger budget or another space may find more";
-  if (test?.verdict === "worse" || (test === undefined && difference <= 0)) {
-    return `verdict: not as good as ${name}, the best alternative: ${numbers}; export ${other.trial} instead, or go on: ${advice}`;
+  if (test === undefined) {
+    return `verdict: ${numbers} against ${name}, the best alternative; this objective allows no paired test, so take small differences for chance`;
+  }
+  if (test.verdict === "worse") {
+    return `verdict: worse than ${name}, the best alternative: ${numbers}; export ${other.trial} instead, or go on: ${advice}`;
   }
   return `verdict: not clearly better than ${name}, the best alternative: ${numbers}; ${advice}`;
 }
