@@ -35,7 +35,10 @@ export async function validateExperiment(
   if (report.program !== undefined) output.print(`program: ${programText(report.program)}`);
   if (report.forecast !== undefined) {
     const { memoryBytes, diskBytes, secondsPerEvaluation, secondsTotal } = report.forecast;
-    const total = secondsTotal === undefined ? "" : `, ${formatDuration(secondsTotal)} in all`;
+    const total =
+      secondsTotal === undefined
+        ? ""
+        : `, ${formatDuration(secondsTotal)} for the search (baselines and finalists come on top)`;
     output.print(
       `forecast: ${secondsPerEvaluation.toFixed(3)} s per evaluation${total}; memory ${formatBytes(memoryBytes)}; database ${formatBytes(diskBytes)}`,
     );
