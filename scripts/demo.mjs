@@ -11,7 +11,7 @@ const args = [
   ...process.argv.slice(2),
 ];
 console.error(
-  "Four experts of one digit network, merged into one model: searching for about a minute (examples/digits/experiment.yml).",
+  "Four experts of one digit network, merged into one model: searching for a minute at most (examples/digits/experiment.yml).",
 );
 const { status } = spawnSync(process.execPath, args, {
   cwd: root,
