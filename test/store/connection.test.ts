@@ -156,7 +156,7 @@ describe("a file that cannot be used", () => {
     const { writer, reader } = refusals(path);
     expect(writer.code).toBe("database");
     expect(writer.message).toContain("is damaged");
-    expect(reader).toBeDefined();
+    expect(reader.code).toBe("database");
     expect(checkDatabase(path)).toMatchObject({ level: "problem" });
   });
 
